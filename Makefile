@@ -1,0 +1,60 @@
+# The commands of the README. Each sets up what it needs: only Python 3.11–3.13 and make are assumed.
+# Written for GNU make 3.81, which macOS ships.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# A user may name PyTorch's CPU index here: a plain install on Linux takes the CUDA build.
+TORCH_INDEX ?=
+
+.PHONY: help run test test-all check bench live-check clean
+
+help: ## What there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(INSTALLED) ## The whole life cycle on the bundled emulator, with a report
+	@mkdir -p runs/latest
+	@$(BIN)/azureml-emulator exec -- $(BIN)/finetune run --config profiles/local.yaml \
+		--report runs/latest/report.json
+
+test: $(INSTALLED) check ## Checks and the test suite, under 10 minutes on 2 cores
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: $(INSTALLED) check ## Also what takes longer
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "long or not long"
+
+check: $(INSTALLED) ## Lint, types, the import contract
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 2
+
+bench: $(INSTALLED) ## The tutorial's script beside the flow, one table
+	@$(BIN)/python -m benchmarks.lifecycle
+
+live-check: $(INSTALLED) ## Your own Azure ML workspace: read-only unless LIVE_BUDGET_USD is set
+	@$(BIN)/python -m cli.live_check
+
+clean: ## Remove the virtual environment and caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(INSTALLED): pyproject.toml emulator/pyproject.toml constraints/3.11.txt constraints/3.12.txt constraints/3.13.txt
+	@set -eu; \
+	python=""; \
+	for candidate in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+		if $$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+			>/dev/null 2>&1; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "Python 3.11, 3.12 or 3.13 is needed and none is on PATH: install one, or say make PYTHON=/path/to/python." >&2; \
+		exit 1; \
+	fi; \
+	version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	echo "Setting up $(VENV) with Python $$version (about two minutes, once)"; \
+	$$python -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		--constraint constraints/$$version.txt \
+		--editable ./emulator --editable '.[dev]'; \
+	touch $@

@@ -1,0 +1,70 @@
+"""The ``finetune`` command line: ``run``, ``plan``, ``sweep``, ``doctor``.
+
+Exit codes, for every verb: 0 done · 1 the run failed, all cleaned up · 2 refused, nothing created ·
+3 something may still be billing, and is named · 130 interrupted, all cleaned up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from lifecycle.errors import FinetuneError, Refused, StillBilling
+from lifecycle.report import EXIT_CODES, EXIT_STILL_BILLING
+
+from .console import show_error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        code: int = import_module(f".{chosen.verb}", __package__).main(chosen)
+    except FinetuneError as error:
+        show_error(error)
+        if isinstance(error, StillBilling):
+            return EXIT_STILL_BILLING
+        return EXIT_CODES["Refused" if isinstance(error, Refused) else "Failed"]
+    except KeyboardInterrupt:
+        print("finetune: interrupted; nothing was left behind.", file=sys.stderr)
+        return EXIT_CODES["Interrupted"]
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="finetune",
+        description="Fine-tune chat models on Azure ML and never leave a bill running.",
+        epilog="Exit codes: 0 done; 1 the run failed, all cleaned up; 2 refused, nothing created; "
+        "3 something may still be billing (it is named); 130 interrupted, all cleaned up.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    configured = argparse.ArgumentParser(add_help=False)
+    configured.add_argument(
+        "--config", type=Path, metavar="FILE", help="a YAML file such as those in profiles/"
+    )
+    configured.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=value",
+        help="override one parameter; may be repeated",
+    )
+    run = verbs.add_parser("run", parents=[configured], help="run the whole life cycle")
+    run.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
+    plan = verbs.add_parser(
+        "plan", parents=[configured], help="check everything and price it; read-only"
+    )
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    sweep = verbs.add_parser(
+        "sweep", parents=[configured], help="list, or delete, endpoints that have expired"
+    )
+    sweep.add_argument("--apply", action="store_true", help="delete them; without it a dry run")
+    sweep.add_argument("--json", action="store_true", help="print JSON")
+    doctor = verbs.add_parser(
+        "doctor", parents=[configured], help="is this machine, and this workspace, ready?"
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    return parser

@@ -1,0 +1,96 @@
+"""``finetune plan``: everything that ``run`` would check, and what it would cost; read-only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+from rich.console import Console
+from rich.table import Table
+
+from lifecycle.auth import authenticate
+from lifecycle.component import get_component
+from lifecycle.compute import check_compute, list_sizes
+from lifecycle.config import FinetuneConfig, load_config
+from lifecycle.dataset import data_directory, download_data
+from lifecycle.model import select_model
+from lifecycle.preflight import Plan, check
+from lifecycle.prices import PriceLine, estimate, price_source
+
+
+def main(chosen: argparse.Namespace) -> int:
+    """Print the plan; raises what is refused."""
+    config = load_config(chosen.config, chosen.set)
+    plan = make_plan(config)
+    prices = estimate(
+        size=plan.size.name,
+        nodes=config.compute.nodes,
+        low_priority=config.compute.tier == "low_priority",
+        instance_type=plan.instance_type.name,
+        instance_count=config.endpoint.instance_count,
+    )
+    if chosen.json:
+        document = {
+            "plan": plan.model_dump(mode="json"),
+            "prices": [line.model_dump(mode="json") for line in prices],
+            "price_source": price_source(),
+        }
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        _show(config, plan, prices)
+    return 0
+
+
+def make_plan(config: FinetuneConfig) -> Plan:
+    """Read what the run would read, side by side, and check it all.
+
+    Raises:
+        Refused: As the run would be.
+    """
+    ref = authenticate(config.workspace).ref
+    with ThreadPoolExecutor() as pool:
+        model = pool.submit(select_model, ref, config.model)
+        component = pool.submit(get_component, ref, config.training)
+        sizes = pool.submit(list_sizes, ref)
+        cluster = pool.submit(check_compute, ref, config.compute)
+        data = pool.submit(download_data, config.dataset, data_directory())
+    return check(
+        model.result(),
+        component.result(),
+        sizes.result(),
+        cluster.result(),
+        data.result(),
+        compute=config.compute,
+        dataset=config.dataset,
+        training=config.training,
+        endpoint=config.endpoint,
+    )
+
+
+def _show(config: FinetuneConfig, plan: Plan, prices: list[PriceLine]) -> None:
+    console = Console()
+    cluster = config.compute.name or "serverless"
+    there = "already there" if plan.existing_compute else "would be created"
+    facts = Table(show_header=False, box=None)
+    facts.add_row("model", f"{plan.model.name} version {plan.model.version}")
+    facts.add_row("component", f"{plan.component.name} version {plan.component.version}")
+    facts.add_row("compute", f"{config.compute.nodes} × {plan.size.name} on {cluster} ({there})")
+    rows = ", ".join(f"{file.split} {file.rows:,}" for file in plan.dataset.files)
+    facts.add_row("data", f"{plan.dataset.name}: {rows} rows")
+    facts.add_row("job", plan.display_name)
+    facts.add_row("registers", plan.registered_name)
+    facts.add_row("endpoint", f"{config.endpoint.instance_count} × {plan.instance_type.name}")
+    console.print(facts)
+    parameters = Table("parameter", "value", "from", title="Training parameters")
+    for name, value in sorted(plan.parameters.values.items()):
+        parameters.add_row(name, str(value), plan.parameters.origin[name])
+    console.print(parameters)
+    costs = Table("what", "size", "count", "per", "price", title="What it costs")
+    for line in prices:
+        costs.add_row(line.what, line.size, str(line.count), line.per, line.price)
+    console.print(costs)
+    console.print(price_source(), style="dim")
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+    console.print("Nothing stands in the way; nothing was created.")

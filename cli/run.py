@@ -1,0 +1,128 @@
+"""``finetune run``: the whole life cycle, in this process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lifecycle.config import FinetuneConfig, load_config
+from lifecycle.errors import ConfigurationError, FinetuneError
+from lifecycle.report import RunReport, recording
+
+from .console import show_error
+
+
+def main(chosen: argparse.Namespace) -> int:
+    """Run, write the report whatever happened, and return the exit code."""
+    report = RunReport()
+    error: BaseException | None = None
+    try:
+        _require_writable(chosen.report)
+        config = load_config(chosen.config, chosen.set)
+        with recording(report):
+            _run(config)
+    except (Exception, KeyboardInterrupt) as problem:
+        error = problem
+        if report.state == "Running":
+            report.end(problem)
+    finally:
+        if chosen.report is not None:
+            _write(chosen.report, report)
+    _conclude(report, error)
+    return report.exit_code()
+
+
+def _run(config: FinetuneConfig) -> None:
+    # The SDK takes seconds to import, and so does Prefect's server to start: side by side.
+    threading.Thread(target=import_module, args=("azure.ai.ml",), daemon=True).start()
+    signal.signal(signal.SIGTERM, _interrupt)
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+    from flows.finetune import finetune_chat_model
+
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_without_our_traceback)
+    sections = {name: getattr(config, name) for name in FinetuneConfig.model_fields}
+    with _no_server_where_none_is_named():
+        finetune_chat_model(**sections)
+
+
+def _no_server_where_none_is_named() -> AbstractContextManager[object]:
+    """Read an empty ``PREFECT_API_URL`` as no server; Prefect's events take it for an address.
+
+    It is how a caller overrides the server that an .env or a prefect.toml here may name.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value() == "":
+        return temporary_settings(restore_defaults={PREFECT_API_URL})
+    return nullcontext()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _without_our_traceback(record: logging.LogRecord) -> bool:
+    """Leave the traceback out of the log where the error is one of ours and says it all."""
+    error: Any = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if isinstance(error, FinetuneError):
+        record.exc_info = None
+        record.exc_text = None
+    return True
+
+
+def _require_writable(path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"the report cannot be written there ({error.strerror}).", where=f"--report {path}"
+        ) from error
+
+
+def _write(path: Path, report: RunReport) -> None:
+    text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _conclude(report: RunReport, error: BaseException | None) -> None:
+    if isinstance(error, FinetuneError):
+        show_error(error)
+    elif isinstance(error, KeyboardInterrupt):
+        print("finetune: interrupted", file=sys.stderr)
+    elif error is not None:
+        print(f"finetune: failed: {type(error).__name__}: {error}", file=sys.stderr)
+    for name in report.still_billing:
+        print(f"finetune: MAY STILL BE BILLING: {name}", file=sys.stderr)
+    if error is None:
+        _show_success(report)
+
+
+def _show_success(report: RunReport) -> None:
+    model = report.registered_model or {}
+    endpoint = report.endpoint or {}
+    print(f"Registered {model.get('name')} version {model.get('version')}")
+    for name, value in sorted(report.metrics.items()):
+        print(f"  {name} = {value:g}")
+    for response in report.responses[:1]:
+        print(f"Prompt     {response['prompt']}")
+        print(f"Reply      {response['reply']}")
+        print(f"Reference  {response['reference']}")
+    gone = f"deleted at {endpoint.get('deleted_at')}" if endpoint.get("deleted") else "KEPT"
+    print(f"Endpoint {endpoint.get('name')}: {gone}")

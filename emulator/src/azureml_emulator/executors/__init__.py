@@ -1,0 +1,110 @@
+"""How a step of a job is carried out: the seam between the jobs service and real or scripted work.
+
+The jobs service (:mod:`~azureml_emulator.services.jobs`) decides *when*: it queues a step, gives it
+nodes and a meter, and says what its end means for the pipeline. An executor decides *what*: it is
+told to start a step, and reports log text, metrics, outputs and the end to its :class:`Host`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Status = Literal["Completed", "Failed", "Canceled", "NotResponding", "Paused"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a pipeline, ready to be carried out.
+
+    Args:
+        run_id: The step's own run.
+        job: The name of the pipeline job that it belongs to.
+        key: The step's key in the pipeline component, such as ``chat_completion_finetune``.
+        component: The name of the step's own component.
+        parameters: Every input of the pipeline component, as strings, defaults filled in; files
+            and models as URIs.
+        declared: What the pipeline component declares of each input: type, enum, min, max.
+        outputs: The names of the step's outputs.
+        upstream: The step that made each input folder, by name: ``{input: (step key, output)}``.
+        size: The VM size of its nodes.
+        gpus: GPUs of one node.
+        nodes: How many nodes it has.
+        fault: What is to go wrong: ``status`` and perhaps ``message``; None for nothing.
+    """
+
+    run_id: str
+    job: str
+    key: str
+    component: str
+    parameters: Mapping[str, str]
+    declared: Mapping[str, Mapping[str, Any]]
+    outputs: tuple[str, ...]
+    upstream: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    size: str = ""
+    gpus: int = 0
+    nodes: int = 1
+    fault: Mapping[str, Any] | None = None
+
+
+class Host(Protocol):
+    """What the jobs service does for an executor.
+
+    Every call is one transaction and may come from any thread. What is said of a step that has
+    ended or was stopped is dropped: a process that is told to stop may still have lines to print.
+    """
+
+    def log(self, step: Step, text: str) -> None:
+        """Append *text* to the step's ``user_logs/std_log.txt``."""
+
+    def record(self, step: Step, metrics: Mapping[str, float], *, at: int) -> None:
+        """Log *metrics* of the training step number *at* to the step's run."""
+
+    def exists(self, uri: str) -> bool:
+        """Return whether an input file, folder or model is there."""
+
+    def locate(self, uri: str) -> Path | None:
+        """Return where the bytes of an input file or folder lie; None if nowhere."""
+
+    def upstream(self, step: Step, name: str) -> Path | None:
+        """Return where the output lies that the step's input *name* comes from, or None."""
+
+    def write(self, step: Step, output: str, path: str, data: bytes) -> None:
+        """Leave one file under *path* in the step's *output*."""
+
+    def end(self, step: Step, status: Status = "Completed", *, message: str = "") -> None:
+        """Say that the step has ended; *message* says why it did not complete."""
+
+    def seconds(self, name: str) -> float:
+        """Return how long the thing *name* takes, from the latency table."""
+
+    def wake(self, step: Step, *, after: float, beat: int) -> None:
+        """Ask for a call of :meth:`Executor.wake` in *after* seconds; survives a restart."""
+
+
+class Executor(Protocol):
+    """Carries steps out. Its methods return at once: work goes on in events or processes."""
+
+    def start(self, host: Host, step: Step) -> None:
+        """Begin *step*, whose container is ready and whose status is Running."""
+
+    def wake(self, host: Host, step: Step, beat: int) -> None:
+        """Go on, as asked for with :meth:`Host.wake`."""
+
+    def stop(self, host: Host, step: Step) -> None:
+        """Give *step* up: it was cancelled, or its node is gone."""
+
+
+def executor(choice: str) -> Executor:
+    """Return the executor for ``--jobs`` *choice*.
+
+    Raises:
+        ValueError: There is no such executor.
+    """
+    if choice == "scripted":
+        from .scripted import ScriptedExecutor
+
+        return ScriptedExecutor()
+    raise ValueError(f"--jobs: {choice} is no way to carry out jobs; known: scripted")

@@ -1,0 +1,289 @@
+"""The life of one step: it waits for nodes, is carried out by the executor, and gives them back.
+
+Its states are Queued, Preparing, Running, Finalizing, and then as it ended. Whatever its end is,
+the pipeline looks at it next (``job.advance``, :mod:`.pipelines`). What it does while it is Running
+is the executor's business (:mod:`~azureml_emulator.executors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..emulator import Emulator
+from ..executors import Status, Step
+from ..settings import WORKSPACE_ID
+from ..store import Document
+from ..timeline import Event
+from . import artifacts, compute, runs
+from .graph import SERVERLESS, bound
+
+WAITING = "waitingStep"
+
+
+def queue(emulator: Emulator, root: Document, node: Document, key: str) -> None:
+    """Make the run of the step *key* of the pipeline and let it wait for its nodes."""
+    plan = root["_plan"]
+    planned, parameters = plan["steps"][key], plan["parameters"]
+    run_id = runs.child_id(root["id"], key)
+    run = runs.new_run(
+        emulator,
+        run_id,
+        root["experiment"],
+        parent=node,
+        name=key,
+        kind="step",
+        component=planned["component"],
+        status="Queued",
+        compute=bound(planned["compute"], parameters),
+        tags={"azureml.nodeid": key, "azureml.pipeline": root["id"]},
+        outputs={
+            output: artifacts.output_uri(root["id"], plan["outputs"][target])
+            if target in plan["outputs"]
+            else artifacts.output_uri(run_id, output)
+            for output, target in planned["outputs"].items()
+        },
+        _key=key,
+        _size=bound(planned["size"], parameters),
+        _nodes=_count(bound(planned["nodes"], parameters)),
+    )
+    runs.note(emulator, node, f"Submitting 1 runs, first five are: {key}:{run_id}")
+    problem = _serverless_problem(emulator, run) if _serverless(run) else _place(emulator, run)
+    if problem:
+        after = emulator.latency.seconds("job.queue")
+        emulator.schedule("job.refused", run_id, after=after, payload={"message": problem})
+    elif _serverless(run):
+        _take_serverless(emulator, run)
+    else:
+        emulator.store.put(WAITING, run_id, {"run": run_id}, parent=run["compute"])
+        serve_waiting(emulator, run["compute"])
+
+
+def serve_waiting(emulator: Emulator, name: str) -> None:
+    """Give the free nodes of cluster *name* to the steps that wait for them, in their order."""
+    for waiting in emulator.store.list(WAITING, parent=name):
+        run = runs.known_run(emulator, waiting["run"])
+        if not compute.acquire_nodes(emulator, name, run["_nodes"], run["id"]):
+            return
+        emulator.store.delete(WAITING, run["id"])
+        _allocate(emulator, run)
+
+
+def interrupt(emulator: Emulator, run: Document) -> None:
+    """Let nothing more happen to *run*; its status is the caller's to set."""
+    emulator.timeline.cancel(run["id"], kind_prefix="job.")
+    if run["kind"] == "step" and run["status"] == "Running":
+        emulator.executor.stop(JobsHost(emulator), step_of(emulator, run))
+
+
+def free(emulator: Emulator, run: Document) -> None:
+    """Take back what *run* has: its meter, its nodes, or its place in the queue for them."""
+    if run["kind"] != "step":
+        return
+    if _serverless(run):
+        emulator.ledger.close(_meter(run), at=emulator.now(), reason=run["status"])
+    elif not emulator.store.delete(WAITING, run["id"]):
+        compute.release_nodes(emulator, run["compute"], run["id"])
+        serve_waiting(emulator, run["compute"])
+
+
+def step_of(emulator: Emulator, run: Document) -> Step:
+    """Return the step that *run* is, as the executor knows it."""
+    root = runs.known_run(emulator, run["root"])
+    plan, fault = root["_plan"], root["_fault"]
+    sold = emulator.catalog.sizes.get(run["_size"].lower(), {})
+    upstream = plan["steps"][run["_key"]]["upstream"]
+    return Step(
+        run_id=run["id"],
+        job=root["id"],
+        key=run["_key"],
+        component=run["component"],
+        parameters=plan["parameters"],
+        declared=plan["declared"],
+        outputs=tuple(run["outputs"]),
+        upstream={name: (source, output) for name, (source, output) in upstream.items()},
+        size=run["_size"],
+        gpus=int(sold.get("gpus", 0)),
+        nodes=run["_nodes"],
+        fault=fault if fault is not None and fault["step"] == run["_key"] else None,
+    )
+
+
+def apply_allocated(emulator: Emulator, event: Event) -> None:
+    """The step's nodes are up: its container is prepared."""
+    run = runs.known_run(emulator, event.subject)
+    runs.set_status(emulator, run, "Preparing")
+    emulator.schedule("job.prepared", run["id"], after=emulator.latency.seconds("job.prepare"))
+
+
+def apply_refused(emulator: Emulator, event: Event) -> None:
+    """The step cannot be given nodes, and never could."""
+    run = runs.known_run(emulator, event.subject)
+    _end(emulator, run, "Failed", event.payload["message"])
+
+
+def apply_prepared(emulator: Emulator, event: Event) -> None:
+    """The step's container is up: the executor takes over."""
+    run = runs.known_run(emulator, event.subject)
+    runs.set_status(emulator, run, "Running")
+    emulator.executor.start(JobsHost(emulator), step_of(emulator, run))
+
+
+def apply_beat(emulator: Emulator, event: Event) -> None:
+    """The moment has come that the executor asked for."""
+    run = runs.known_run(emulator, event.subject)
+    emulator.executor.wake(JobsHost(emulator), step_of(emulator, run), event.payload["beat"])
+
+
+def apply_finalized(emulator: Emulator, event: Event) -> None:
+    """The step is Completed."""
+    _end(emulator, runs.known_run(emulator, event.subject), "Completed")
+
+
+class JobsHost:
+    """What an executor asks of and reports to the jobs service; an :class:`executors.Host`.
+
+    Args:
+        emulator: Where the runs are.
+    """
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+
+    def log(self, step: Step, text: str) -> None:
+        """Append to the step's log."""
+        with self._emulator.store.transaction():
+            if run := self._running(step):
+                runs.append_log(self._emulator, run, runs.STEP_LOG, text)
+
+    def record(self, step: Step, metrics: Mapping[str, float], *, at: int) -> None:
+        """Log metrics to the step's run."""
+        with self._emulator.store.transaction():
+            if self._running(step):
+                moment = int(self._emulator.now() * 1000)
+                for key, value in metrics.items():
+                    runs.record_metric(
+                        self._emulator, step.run_id, key, value, step=at, timestamp=moment
+                    )
+
+    def exists(self, uri: str) -> bool:
+        """Return whether there is such an input."""
+        return artifacts.exists(self._emulator, uri)
+
+    def locate(self, uri: str) -> Path | None:
+        """Return where an input lies."""
+        return artifacts.locate(self._emulator, uri)
+
+    def upstream(self, step: Step, name: str) -> Path | None:
+        """Return where the output lies that an input comes from."""
+        if name not in step.upstream:
+            return None
+        key, output = step.upstream[name]
+        source = runs.known_run(self._emulator, runs.child_id(step.job, key))
+        return artifacts.locate(self._emulator, source["outputs"][output])
+
+    def write(self, step: Step, output: str, path: str, data: bytes) -> None:
+        """Leave a file in an output."""
+        with self._emulator.store.transaction():
+            if run := self._running(step):
+                artifacts.write(self._emulator, run["outputs"][output], path, data)
+
+    def end(self, step: Step, status: Status = "Completed", *, message: str = "") -> None:
+        """End the step."""
+        with self._emulator.store.transaction():
+            run = self._running(step)
+            if run is None:
+                return
+            if status != "Completed":
+                _end(self._emulator, run, status, message)
+                return
+            runs.set_status(self._emulator, run, "Finalizing")
+            after = self._emulator.latency.seconds("job.finalize")
+            self._emulator.schedule("job.finalized", run["id"], after=after)
+
+    def seconds(self, name: str) -> float:
+        """Return a row of the latency table."""
+        return self._emulator.latency.seconds(name)
+
+    def wake(self, step: Step, *, after: float, beat: int) -> None:
+        """Schedule a call of the executor."""
+        self._emulator.schedule("job.beat", step.run_id, after=after, payload={"beat": beat})
+
+    def _running(self, step: Step) -> Document | None:
+        run = runs.known_run(self._emulator, step.run_id)
+        return run if run["status"] == "Running" else None
+
+
+def _end(emulator: Emulator, run: Document, status: str, message: str = "") -> None:
+    error = {"code": "UserError", "message": message} if status == "Failed" else None
+    runs.set_status(emulator, run, status, error=error)
+    if not runs.is_live(run):
+        free(emulator, run)
+    node = runs.known_run(emulator, run["parent"])
+    said = f": {message}" if message else ""
+    runs.note(emulator, node, f"Completing processing run id {run['id']} ({status}{said}).")
+    emulator.schedule("job.advance", node["id"], after=0.0)
+
+
+def _serverless(run: Document) -> bool:
+    return bool(run["compute"] == SERVERLESS)
+
+
+def _serverless_problem(emulator: Emulator, run: Document) -> str | None:
+    size, nodes = run["_size"], run["_nodes"]
+    sold = emulator.catalog.sizes.get(size.lower())
+    if sold is None:
+        return f"VM size '{size}' is not available for serverless compute in this region."
+    limit = emulator.catalog.quotas.get(sold["family"], 0)
+    if nodes * sold["vcpus"] > limit:
+        return (
+            f"The specified subscription has a Standard {compute.family_name(sold['family'])} "
+            f"family vCPU quota of {limit}, which {nodes} nodes of {size} exceed."
+        )
+    return None
+
+
+def _take_serverless(emulator: Emulator, run: Document) -> None:
+    emulator.ledger.open(
+        _meter(run),
+        "job",
+        at=emulator.now(),
+        sku=run["_size"],
+        quantity=run["_nodes"],
+        usd_per_hour=emulator.catalog.price(run["_size"]),
+    )
+    _allocate(emulator, run)
+
+
+def _place(emulator: Emulator, run: Document) -> str | None:
+    cluster = compute.find(emulator, run["compute"])
+    if cluster is None:
+        return f"Compute target '{run['compute']}' was not found in the workspace."
+    run["_size"] = compute.size(cluster)
+    runs.save_run(emulator, run)
+    most = compute.max_nodes(cluster)
+    if run["_nodes"] > most:
+        return (
+            f"Requested {run['_nodes']} nodes but AzureMLCompute cluster only has {most} maximum "
+            f"nodes."
+        )
+    return None
+
+
+def _allocate(emulator: Emulator, run: Document) -> None:
+    root = runs.known_run(emulator, run["root"])
+    place = f"{run['compute']}/{run['_size'].lower()}"
+    warm = place in root["_warm"]
+    if not warm:
+        root["_warm"].append(place)
+        runs.save_run(emulator, root)
+    after = 0.0 if warm else emulator.latency.seconds("job.queue")
+    emulator.schedule("job.allocated", run["id"], after=after)
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isdecimal() else 1
+
+
+def _meter(run: Document) -> str:
+    return f"{WORKSPACE_ID}/jobs/{run['id']}"

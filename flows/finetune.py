@@ -1,0 +1,216 @@
+"""``finetune_chat_model``: fine-tune a chat model on Azure ML, register, try and put it away."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+
+from lifecycle.auth import WorkspaceSpec
+from lifecycle.clients import WorkspaceRef
+from lifecycle.component import TrainingSpec
+from lifecycle.compute import ComputeSpec
+from lifecycle.dataset import DatasetSpec
+from lifecycle.endpoint import EndpointRef, EndpointSpec, plan_endpoint
+from lifecycle.errors import EndpointError
+from lifecycle.evaluation import EvaluationSpec, exchanges
+from lifecycle.job import JobSpec
+from lifecycle.model import ModelSpec
+from lifecycle.preflight import Plan
+from lifecycle.registration import RegisteredModel
+from lifecycle.report import RunReport, current_report, recording
+from lifecycle.scoring import pick_conversations
+from tasks.auth import authenticate
+from tasks.component import get_component
+from tasks.compute import check_compute, ensure_compute, list_sizes
+from tasks.dataset import download_data
+from tasks.endpoint import (
+    create_endpoint,
+    deploy_model,
+    invoke_endpoint,
+    put_away_endpoint,
+    route_traffic,
+)
+from tasks.evaluation import evaluate_replies
+from tasks.job import put_away_job, stream_job, submit_job
+from tasks.metrics import review_metrics
+from tasks.model import select_model
+from tasks.preflight import check_plan
+from tasks.registration import register_model
+
+BASELINE_DEPLOYMENT = "baseline"
+
+
+@flow(name="finetune-chat-model", flow_run_name="finetune {model.name}")
+def finetune_chat_model(
+    model: ModelSpec,
+    compute: ComputeSpec,
+    dataset: DatasetSpec,
+    endpoint: EndpointSpec,
+    workspace: WorkspaceSpec = WorkspaceSpec(),  # noqa: B008 - frozen
+    training: TrainingSpec = TrainingSpec(),  # noqa: B008 - frozen
+    job: JobSpec = JobSpec(),  # noqa: B008 - frozen
+    evaluation: EvaluationSpec = EvaluationSpec(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """Fine-tune a chat model, register it, try it on an endpoint, and delete the endpoint.
+
+    Everything that can be refused is refused before anything is created.
+
+    Args:
+        model: The foundation model in the registry.
+        compute: The GPU cluster, made if it is not there.
+        dataset: The conversations to learn from.
+        endpoint: The endpoint on which the new model is tried.
+        workspace: The Azure ML workspace; environment and config.json fill what is not given.
+        training: The pipeline component and its parameters.
+        job: How long the training job may wait and run.
+        evaluation: What is asked of the new model.
+
+    Returns:
+        The run's report as JSON.
+    """
+    with recording(current_report() or RunReport()) as report:
+        report.flow_run_id = str(flow_run.id)
+        try:
+            _run(report, workspace, model, compute, dataset, training, job, endpoint, evaluation)
+        finally:
+            report.end(sys.exception())
+        return report.as_dict()
+
+
+def _run(
+    report: RunReport,
+    workspace: WorkspaceSpec,
+    model: ModelSpec,
+    compute: ComputeSpec,
+    dataset: DatasetSpec,
+    training: TrainingSpec,
+    job: JobSpec,
+    endpoint: EndpointSpec,
+    evaluation: EvaluationSpec,
+) -> None:
+    facts = authenticate(workspace)
+    report.workspace = facts.model_dump(mode="json")
+    ref = facts.ref
+
+    # Read-only, nothing spent: side by side.
+    selected = select_model.submit(ref, model)
+    component = get_component.submit(ref, training)
+    sizes = list_sizes.submit(ref)
+    cluster = check_compute.submit(ref, compute)
+    data = download_data.submit(dataset)
+    _together(selected, component, sizes, cluster, data)
+    plan = check_plan(
+        selected.result(),
+        component.result(),
+        sizes.result(),
+        cluster.result(),
+        data.result(),
+        compute=compute,
+        dataset=dataset,
+        training=training,
+        endpoint=endpoint,
+    )
+    _report_plan(report, plan)
+
+    # From here on Azure is asked to make things: called directly, so that a cancel interrupts the
+    # step and no create runs on in a thread after its caller is gone.
+    report.spending = True
+    ready = ensure_compute(ref, compute, plan.size)
+    report.compute = {"name": ready.name, "size": ready.size, "gpus": ready.gpus_per_node}
+    run_id = str(flow_run.id)
+    try:
+        submitted = submit_job(ref, plan, training, run_id)
+        report.job = submitted.model_dump(mode="json")
+        finished = stream_job(ref, submitted, job)
+        report.job = finished.model_dump(mode="json")
+    finally:
+        report.still_billing += put_away_job(ref, run_id, outcome=sys.exception())
+
+    reviewed = review_metrics.submit(facts, finished.name)
+    registered = register_model(ref, finished, plan.registered_name)
+    report.registered_model = registered.model_dump(mode="json")
+    report.metrics = reviewed.result().values
+
+    planned = plan_endpoint(endpoint, run_id, flow_run.run_count, datetime.now(UTC))
+    report.endpoint = {
+        "name": planned.name,
+        "deployment": endpoint.deployment_name,
+        "created": False,
+        "deleted": False,
+        "deleted_at": None,
+    }
+    answered = False
+    try:
+        try:
+            create_endpoint(ref, endpoint, planned)
+        except EndpointError:
+            answered = True
+            raise
+        answered = report.endpoint["created"] = True
+        _try_out(report, ref, plan, dataset, endpoint, evaluation, planned, registered)
+    finally:
+        outcome = sys.exception()
+        if outcome is not None or not endpoint.keep:
+            report.still_billing = [f"onlineEndpoints/{planned.name}"]
+            gone = put_away_endpoint(
+                ref, planned.name, create_unanswered=not answered, outcome=outcome
+            )
+            if gone is not None:
+                report.still_billing = []
+                report.endpoint |= {"deleted": True, "deleted_at": gone.deleted_at.isoformat()}
+
+
+def _try_out(
+    report: RunReport,
+    workspace: WorkspaceRef,
+    plan: Plan,
+    dataset: DatasetSpec,
+    endpoint: EndpointSpec,
+    evaluation: EvaluationSpec,
+    planned: EndpointRef,
+    registered: RegisteredModel,
+) -> None:
+    deploy_model(workspace, endpoint, planned, registered, endpoint.deployment_name)
+    route_traffic(workspace, planned, {endpoint.deployment_name: 100})
+    held_out = plan.dataset.file(dataset.effective_generation_split)
+    asked = pick_conversations(Path(held_out.path), evaluation.conversations, evaluation.seed)
+    timeout = endpoint.request_timeout_seconds
+    replies = invoke_endpoint(workspace, planned.name, None, asked, timeout)
+    before = None
+    if evaluation.baseline:
+        foundation = RegisteredModel(
+            name=plan.model.name, version=plan.model.version, id=plan.model.id
+        )
+        deploy_model(workspace, endpoint, planned, foundation, BASELINE_DEPLOYMENT)
+        before = invoke_endpoint(workspace, planned.name, BASELINE_DEPLOYMENT, asked, timeout)
+    report.responses = [
+        exchange.model_dump(mode="json") for exchange in exchanges(asked, replies, before)
+    ]
+    compared = evaluate_replies(asked, replies, before)
+    report.evaluation = compared.model_dump(mode="json")
+
+
+def _together(*futures: PrefectFuture[Any]) -> None:
+    """Wait for all; of several errors the first is raised, with the others as notes."""
+    errors: list[BaseException] = []
+    for future in futures:
+        try:
+            future.result()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(f"Also: {other}")
+        raise errors[0]
+
+
+def _report_plan(report: RunReport, plan: Plan) -> None:
+    report.model = plan.model.model_dump(mode="json", include={"name", "version", "id"})
+    report.dataset = plan.dataset.model_dump(mode="json")
+    report.warnings = plan.warnings

@@ -1,0 +1,436 @@
+"""Step 3, *compute*: the GPU cluster that the job runs on, or serverless compute of a given size.
+
+The cluster is looked at before anything is spent, and made only when Azure says that it is not
+there: any other failure to read it is a failure, since making it twice costs money.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from lifecycle import clients
+from lifecycle.azure import translated
+from lifecycle.clients import WorkspaceRef
+from lifecycle.errors import ComputeNotUsable, ServiceError, SizeNotAllowed, SizeUnknown
+from lifecycle.plain import Result, Spec
+
+logger = logging.getLogger(__name__)
+
+Tier = Literal["dedicated", "low_priority"]
+
+CREATE_SECONDS = 900.0
+
+
+class ComputeSpec(Spec):
+    """What to train on: a cluster by name, or serverless compute."""
+
+    name: str | None = Field(
+        default="gpu-cluster-big",
+        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,30}[A-Za-z0-9]$",
+        title="Cluster",
+        description="Name of the compute cluster, made if it is not there. None: serverless.",
+        examples=["gpu-cluster-big", None],
+    )
+    size: str = Field(
+        min_length=1,
+        title="VM size",
+        description="Size of a node, in any case. It must have GPUs, and the model must allow it.",
+        examples=["Standard_NC24ads_A100_v4"],
+    )
+    tier: Tier = Field(
+        default="dedicated",
+        title="Tier",
+        description="dedicated, or low_priority: cheaper, but may be taken away in mid-job.",
+        examples=["dedicated"],
+    )
+    allow_low_priority: bool = Field(
+        default=False,
+        title="Allow low priority",
+        description="Where no dedicated cluster can be made, make or use a low priority one.",
+        examples=[False],
+    )
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        title="Nodes",
+        description="Nodes that the job trains on; the component's num_nodes_finetune.",
+        examples=[1],
+    )
+    max_instances: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        title="Most nodes",
+        description="Nodes that a new cluster may grow to; at least nodes. It shrinks to none.",
+        examples=[2],
+    )
+    idle_seconds_before_scale_down: int = Field(
+        default=120,
+        ge=0,
+        le=86_400,
+        title="Idle time",
+        description="Seconds that a node of a new cluster may idle before it is given back.",
+        examples=[120],
+    )
+
+
+class SizeInfo(Result):
+    """A VM size that the region offers."""
+
+    name: str = Field(
+        title="Size", description="As Azure spells it.", examples=["Standard_NC24ads_A100_v4"]
+    )
+    gpus: int = Field(ge=0, title="GPUs", description="GPUs of a node.", examples=[1])
+    vcpus: int = Field(ge=0, title="vCPUs", description="Virtual CPUs of a node.", examples=[24])
+    memory_gb: float = Field(ge=0, title="Memory", description="In GB.", examples=[220.0])
+    low_priority: bool = Field(
+        title="Low priority", description="Whether it can be had as low priority.", examples=[True]
+    )
+
+
+class ComputeState(Result):
+    """A cluster as it stands."""
+
+    name: str = Field(title="Cluster", description="Name.", examples=["gpu-cluster-big"])
+    size: str = Field(
+        title="VM size", description="Size of a node.", examples=["Standard_NC24ads_A100_v4"]
+    )
+    tier: str = Field(title="Tier", description="Tier of its nodes.", examples=["dedicated"])
+    provisioning_state: str = Field(
+        title="State", description="As Azure says it.", examples=["Succeeded"]
+    )
+    provisioning_error: str | None = Field(
+        default=None,
+        title="Error",
+        description="Azure's code where provisioning failed.",
+        examples=["QuotaExceeded"],
+    )
+    min_instances: int = Field(title="Fewest nodes", description="Kept up.", examples=[0])
+    max_instances: int = Field(title="Most nodes", description="May grow to.", examples=[2])
+
+
+class ComputeResult(Result):
+    """What the job will run on."""
+
+    name: str | None = Field(
+        title="Cluster", description="None for serverless.", examples=["gpu-cluster-big"]
+    )
+    size: str = Field(
+        title="VM size", description="Size of a node.", examples=["Standard_NC24ads_A100_v4"]
+    )
+    tier: str = Field(title="Tier", description="Tier of its nodes.", examples=["dedicated"])
+    gpus_per_node: int = Field(ge=1, title="GPUs", description="GPUs of a node.", examples=[1])
+    nodes: int = Field(ge=1, title="Nodes", description="Nodes the job uses.", examples=[1])
+    serverless: bool = Field(
+        title="Serverless", description="Whether there is no cluster.", examples=[False]
+    )
+    created: bool = Field(
+        title="Created", description="Whether this call made the cluster.", examples=[False]
+    )
+
+
+def list_sizes(ref: WorkspaceRef) -> dict[str, SizeInfo]:
+    """Return the VM sizes of the workspace's region, by name in lower case.
+
+    Raises:
+        ServiceError: Azure did not answer, or with an error.
+    """
+    with translated("listing the VM sizes of the region", where="compute.size"):
+        listed = list(clients.ml_client(ref).compute.list_sizes())
+    sizes = [_size_info(size) for size in listed]
+    return {size.name.lower(): size for size in sizes}
+
+
+def check_compute(ref: WorkspaceRef, spec: ComputeSpec) -> ComputeState | None:
+    """Return the cluster as it stands; None for serverless, or where Azure answers 404.
+
+    Raises:
+        ComputeNotUsable: The name is taken by a compute that is no cluster.
+        ServiceError: Azure did not answer, or with an error.
+    """
+    if spec.name is None:
+        return None
+    try:
+        with translated(f"reading the compute {spec.name}", where="compute.name"):
+            found: Any = clients.ml_client(ref).compute.get(spec.name)
+    except ServiceError as error:
+        if error.status == 404:
+            return None
+        raise
+    if _text(found.type).lower() != "amlcompute":
+        raise ComputeNotUsable(
+            f"{spec.name} is a {found.type}, not a compute cluster.", where="compute.name"
+        )
+    return ComputeState(
+        name=spec.name,
+        size=str(found.size),
+        tier=_text(found.tier or "dedicated").lower(),
+        provisioning_state=_text(found.provisioning_state),
+        provisioning_error=found.provisioning_errors or None,
+        min_instances=int(found.min_instances or 0),
+        max_instances=int(found.max_instances or 0),
+    )
+
+
+def validate_compute(
+    spec: ComputeSpec,
+    found: ComputeState | None,
+    sizes: Mapping[str, SizeInfo],
+    allow_list: list[str] | None,
+) -> SizeInfo:
+    """Return the size asked for, if the job can run on it and on the cluster found.
+
+    Args:
+        spec: The compute asked for.
+        found: What :func:`check_compute` returned.
+        sizes: What :func:`list_sizes` returned.
+        allow_list: The sizes that the model allows; None where it does not say, and then none
+            is refused.
+
+    Raises:
+        SizeUnknown: The region does not offer the size.
+        SizeNotAllowed: It has no GPU, the model does not allow it, or not as low priority.
+        ComputeNotUsable: The cluster failed, or is of another size or tier, or too small.
+    """
+    size = find_size(spec.size, sizes, where="compute.size")
+    if size.gpus == 0:
+        raise SizeNotAllowed(
+            f"{size.name} has no GPU, and fine-tuning needs one.",
+            where="compute.size",
+            remedy=f"Choose one with GPUs: {_some(_with_gpus(sizes))}.",
+        )
+    require_allowed(size, allow_list, sizes, use="fine-tune", where="compute.size")
+    if spec.tier == "low_priority" and not size.low_priority:
+        raise SizeNotAllowed(
+            f"{size.name} cannot be had as low priority.",
+            where="compute.tier",
+            remedy="Set compute.tier to dedicated, or choose another size.",
+        )
+    if found is not None:
+        _require_usable(spec, found)
+    return size
+
+
+def find_size(name: str, sizes: Mapping[str, SizeInfo], *, where: str) -> SizeInfo:
+    """Return the size called ``name``, in any case.
+
+    Raises:
+        SizeUnknown: The region does not offer it.
+    """
+    size = sizes.get(name.lower())
+    if size is not None:
+        return size
+    near = [sizes[key].name for key in difflib.get_close_matches(name.lower(), sizes, n=3)]
+    raise SizeUnknown(
+        f"The workspace's region does not offer {name}.",
+        where=where,
+        remedy=f"Choose another size, such as {_some(near or _with_gpus(sizes))}.",
+    )
+
+
+def require_allowed(
+    size: SizeInfo,
+    allow_list: list[str] | None,
+    sizes: Mapping[str, SizeInfo],
+    *,
+    use: str,
+    where: str,
+) -> None:
+    """Refuse a size that the model's publisher does not allow; None allows every size.
+
+    Args:
+        size: The size asked for.
+        allow_list: The sizes that the model allows, or None.
+        sizes: What :func:`list_sizes` returned, to say which of them the region offers.
+        where: The parameter that asks for the size.
+        use: What it would be used for, as a verb: ``fine-tune`` or ``serve``.
+
+    Raises:
+        SizeNotAllowed: It is not on the list.
+    """
+    if allow_list is None or size.name.lower() in {name.lower() for name in allow_list}:
+        return
+    offered = [name for name in allow_list if name.lower() in sizes]
+    raise SizeNotAllowed(
+        f"The model does not allow {size.name} to {use} it.",
+        where=where,
+        remedy=f"Choose one that it allows and the region offers: {', '.join(offered)}."
+        if offered
+        else f"The region offers none that it allows ({', '.join(allow_list)}): "
+        "choose another region or model.",
+    )
+
+
+def ensure_compute(ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo) -> ComputeResult:
+    """Return the compute to train on, and make the cluster if Azure says that it is not there.
+
+    A new cluster shrinks to no node when idle. A dedicated one is tried first; a low priority one
+    only where ``spec.allow_low_priority`` is set and Azure refused the dedicated one for good.
+
+    Args:
+        ref: The workspace.
+        spec: The compute asked for.
+        size: What :func:`validate_compute` returned.
+
+    Raises:
+        ComputeNotUsable: The cluster cannot be used, or Azure refuses to make it (quota).
+        ServiceError: Azure did not answer, or with an error.
+    """
+    if spec.name is None:
+        return _result(spec, size, tier=spec.tier, created=False)
+    found = check_compute(ref, spec)
+    if found is not None:
+        _require_usable(spec, found)
+        return _result(spec, size, tier=found.tier, created=False)
+    try:
+        _create(ref, spec, size, spec.tier)
+        return _result(spec, size, tier=spec.tier, created=True)
+    except ComputeNotUsable as refusal:
+        if spec.tier == "low_priority" or not spec.allow_low_priority or not size.low_priority:
+            raise
+        logger.warning(
+            "%s Making %s as low priority, which Azure may take away in mid-job.",
+            refusal.message,
+            spec.name,
+        )
+    _create(ref, spec, size, "low_priority")
+    return _result(spec, size, tier="low_priority", created=True)
+
+
+def _require_usable(spec: ComputeSpec, found: ComputeState) -> None:
+    state = found.provisioning_state.lower()
+    if state in {"failed", "canceled", "deleting"}:
+        code = f" ({found.provisioning_error})" if found.provisioning_error else ""
+        raise ComputeNotUsable(
+            f"The cluster {found.name} is {state}{code}.",
+            where="compute.name",
+            remedy="Delete it, or name another.",
+        )
+    if found.size.lower() != spec.size.lower():
+        raise ComputeNotUsable(
+            f"The cluster {found.name} is made of {found.size}, not {spec.size}.",
+            where="compute.size",
+        )
+    low_priority_will_do = spec.allow_low_priority and found.tier == "low_priority"
+    if found.tier != spec.tier and not low_priority_will_do:
+        raise ComputeNotUsable(
+            f"The cluster {found.name} is {found.tier}, not {spec.tier}.", where="compute.tier"
+        )
+    if found.max_instances < spec.nodes:
+        raise ComputeNotUsable(
+            f"The cluster {found.name} grows to {found.max_instances} nodes at most, "
+            f"and {spec.nodes} are asked for.",
+            where="compute.nodes",
+            remedy="Raise the cluster's maximum, ask for fewer nodes, or name another.",
+        )
+
+
+def _create(ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo, tier: Tier) -> None:
+    """Make the cluster and wait until it stands.
+
+    Raises:
+        ComputeNotUsable: Azure refuses it for good. What it had made of it is deleted.
+    """
+    from azure.ai.ml.entities import AmlCompute
+
+    cluster = AmlCompute(
+        name=str(spec.name),
+        size=size.name,
+        tier=tier,
+        min_instances=0,
+        max_instances=max(spec.max_instances, spec.nodes),
+        idle_time_before_scale_down=spec.idle_seconds_before_scale_down,
+    )
+    doing = f"creating the {tier.replace('_', ' ')} cluster {spec.name} of {size.name}"
+    try:
+        with translated(doing, where="compute.name"):
+            poller = clients.ml_client(ref).compute.begin_create_or_update(cluster)
+            _wait(poller, doing)
+    except ServiceError as error:
+        if error.transient or error.status in {401, 403}:
+            raise
+        _remove_failed(ref, spec)
+        raise ComputeNotUsable(
+            error.message, where="compute.size", remedy=_refusal_remedy(error)
+        ) from error
+    found = check_compute(ref, spec)
+    if found is not None and found.provisioning_state.lower() == "failed":
+        _remove_failed(ref, spec)
+        raise ComputeNotUsable(
+            f"Provisioning failed while {doing}: {found.provisioning_error or 'no reason given'}.",
+            where="compute.size",
+        )
+
+
+def _wait(poller: Any, doing: str) -> None:
+    poller.wait(CREATE_SECONDS)
+    if not poller.done():
+        raise ServiceError(
+            f"Azure was not done after {CREATE_SECONDS:g} s of {doing}.",
+            where="compute.name",
+            remedy="Look at the cluster in Azure ML studio, and run again.",
+            transient=True,
+        )
+
+
+def _remove_failed(ref: WorkspaceRef, spec: ComputeSpec) -> None:
+    """Delete the cluster that :func:`_create` left half made, so that the name is free again."""
+    found = check_compute(ref, spec)
+    if found is None or found.provisioning_state.lower() != "failed":
+        return
+    doing = f"deleting the failed cluster {spec.name}"
+    with translated(doing, where="compute.name"):
+        _wait(clients.ml_client(ref).compute.begin_delete(str(spec.name)), doing)
+
+
+def _refusal_remedy(error: ServiceError) -> str | None:
+    if "quota" in f"{error.service_code} {error.message}".lower():
+        return (
+            "Ask for quota of this VM family in the Azure portal, choose another size, "
+            "or set compute.allow_low_priority."
+        )
+    return None
+
+
+def _result(spec: ComputeSpec, size: SizeInfo, *, tier: str, created: bool) -> ComputeResult:
+    return ComputeResult(
+        name=spec.name,
+        size=size.name,
+        tier=tier,
+        gpus_per_node=size.gpus,
+        nodes=spec.nodes,
+        serverless=spec.name is None,
+        created=created,
+    )
+
+
+def _size_info(size: Any) -> SizeInfo:
+    """Read an SDK ``VmSize``: it takes over the wire's spelling (``vCPUs``) beside its own."""
+    said = vars(size)
+    return SizeInfo(
+        name=said["name"],
+        gpus=said.get("gpus") or 0,
+        vcpus=said.get("vCPUs") or said.get("v_cp_us") or 0,
+        memory_gb=said.get("memoryGB") or said.get("memory_gb") or 0,
+        low_priority=bool(said.get("lowPriorityCapable") or said.get("low_priority_capable")),
+    )
+
+
+def _text(value: Any) -> str:
+    """Return what the wire said: the SDK gives text in some places and an enum in others."""
+    return str(getattr(value, "value", value))
+
+
+def _with_gpus(sizes: Mapping[str, SizeInfo]) -> list[str]:
+    return sorted(size.name for size in sizes.values() if size.gpus)
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:8]) + (" …" if len(listed) > 8 else "") or "none is offered"

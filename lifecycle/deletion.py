@@ -1,0 +1,182 @@
+"""An endpoint deleted for certain: asked for first, confirmed after, and named where it is not.
+
+A delete that Azure accepted can still fail (under a lock, or behind a running operation), and one
+that was refused can be granted a minute later. So the last word is always a GET that says 404.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import Field
+
+from lifecycle.azure import translated
+from lifecycle.clients import WorkspaceRef, ml_client
+from lifecycle.errors import ServiceError, StillBilling
+from lifecycle.operation import state_of
+from lifecycle.plain import Result
+from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, wait_until
+
+if TYPE_CHECKING:
+    from azure.ai.ml.entities import OnlineEndpoint
+
+# How long a create that was sent and never answered may still take effect.
+UNANSWERED_WINDOW_SECONDS = 60.0
+DELETE_DEADLINE_SECONDS = 600.0
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class DeletedAt(Result):
+    """An endpoint that is gone, as a GET confirmed."""
+
+    name: str = Field(title="Name", description="The endpoint's name.")
+    deleted_at: datetime = Field(title="Deleted at", description="When a GET said 404, UTC.")
+
+
+def delete_endpoint(
+    ref: WorkspaceRef,
+    name: str,
+    *,
+    create_unanswered: bool = False,
+    deadline_seconds: float = DELETE_DEADLINE_SECONDS,
+    clock: Clock = SYSTEM_CLOCK,
+) -> DeletedAt:
+    """Delete the endpoint, with all its deployments, and see it gone. Repeat it as you like.
+
+    Args:
+        ref: The workspace.
+        name: The endpoint; one that is not there is deleted already.
+        create_unanswered: Its create was sent and never answered: a 404 is believed only after
+            :data:`UNANSWERED_WINDOW_SECONDS`.
+        deadline_seconds: For all of it.
+        clock: Whose time passes.
+
+    Raises:
+        StillBilling: It could not be seen gone; it is named in ``resources``.
+    """
+    end = clock.monotonic() + deadline_seconds
+    request_delete(ref, name, deadline_seconds=deadline_seconds, clock=clock)
+    return confirm_deleted(
+        ref,
+        name,
+        create_unanswered=create_unanswered,
+        deadline_seconds=max(end - clock.monotonic(), 0.0),
+        clock=clock,
+    )
+
+
+def request_delete(
+    ref: WorkspaceRef,
+    name: str,
+    *,
+    deadline_seconds: float = DELETE_DEADLINE_SECONDS,
+    clock: Clock = SYSTEM_CLOCK,
+) -> None:
+    """Ask Azure to delete the endpoint, and return as soon as it has agreed or there is none.
+
+    A running operation, a lock, throttling and outages are waited out.
+
+    Raises:
+        StillBilling: Azure did not agree within the deadline, or refuses for good.
+    """
+    refusals: list[ServiceError] = []
+
+    def ask() -> bool | None:
+        return _ask_to_delete(ref, name, refusals) or None
+
+    if not wait_until(ask, every=growing(0.5, 5.0), deadline=deadline_seconds, clock=clock):
+        raise _still_billing(
+            name, f"Azure did not agree to delete it in {deadline_seconds:.0f} seconds.", refusals
+        )
+
+
+def confirm_deleted(
+    ref: WorkspaceRef,
+    name: str,
+    *,
+    create_unanswered: bool = False,
+    deadline_seconds: float = DELETE_DEADLINE_SECONDS,
+    clock: Clock = SYSTEM_CLOCK,
+) -> DeletedAt:
+    """Wait until a GET says that the endpoint is gone; ask again where its delete has failed.
+
+    Args and errors are those of :func:`delete_endpoint`.
+    """
+    refusals: list[ServiceError] = []
+    window = UNANSWERED_WINDOW_SECONDS if create_unanswered else 0.0
+    believed_from = clock.monotonic() + window
+    seen = ""
+
+    def gone() -> bool | None:
+        nonlocal seen
+        try:
+            found = find_endpoint(ref, name)
+        except ServiceError as error:
+            refusals.append(error)
+            if error.transient:
+                return None
+            raise _still_billing(name, "Azure does not let it be read.", refusals) from error
+        if found is None:
+            seen = "Its create was never answered, and may still take effect"
+            return clock.monotonic() >= believed_from or None
+        seen = f"It was {state_of(found)}"
+        if state_of(found) != "Deleting":
+            _ask_to_delete(ref, name, refusals)
+        return None
+
+    if not wait_until(gone, every=growing(0.25, 5.0), deadline=deadline_seconds, clock=clock):
+        seen = seen or "Azure did not say"
+        raise _still_billing(name, f"{seen} after {deadline_seconds:.0f} seconds.", refusals)
+    logger.info("Endpoint %s is deleted.", name)
+    return DeletedAt(name=name, deleted_at=clock.now())
+
+
+def find_endpoint(ref: WorkspaceRef, name: str) -> OnlineEndpoint | None:
+    """Return the endpoint as the SDK shows it, or None where there is none."""
+    return find(
+        f"reading the endpoint {name}", name, lambda: ml_client(ref).online_endpoints.get(name)
+    )
+
+
+def find(doing: str, where: str, get: Callable[[], T]) -> T | None:
+    """Return what ``get`` finds, or None where Azure answers 404."""
+    try:
+        with translated(doing, where=where):
+            return get()
+    except ServiceError as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+def _ask_to_delete(ref: WorkspaceRef, name: str, refusals: list[ServiceError]) -> bool:
+    """Send the DELETE and say whether Azure agreed; remember why where it is worth waiting."""
+    try:
+        with translated(f"deleting the endpoint {name}", where=name):
+            ml_client(ref).online_endpoints.begin_delete(name)
+    except ServiceError as error:
+        if error.status == 404:
+            return True
+        refusals.append(error)
+        # Azure answers 409 to a delete under a lock, and while another operation runs.
+        if error.transient or error.status == 409:
+            return False
+        raise _still_billing(name, "Azure refuses to delete it.", refusals) from error
+    return True
+
+
+def _still_billing(name: str, problem: str, refusals: list[ServiceError]) -> StillBilling:
+    last = f" {refusals[-1].message}" if refusals else ""
+    error = StillBilling(
+        f"The endpoint {name} may still be billed. {problem}{last}",
+        resources=[f"onlineEndpoints/{name}"],
+        where=name,
+    )
+    error.__cause__ = refusals[-1] if refusals else None
+    return error

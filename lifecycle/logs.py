@@ -1,0 +1,244 @@
+"""The logs of a job and of its steps, each line once, as it appears.
+
+Of a pipeline, the SDK's ``jobs.stream`` shows the parent's outline only; what people want to see
+is in the steps' ``user_logs/std_log*.txt``. So the run history is read here: ``…/runs/J/details``
+for a run's status and the addresses of its logs, ``…/runs/J/children`` for the runs below it. Both
+are what the SDK's own run history client reads (``azure.ai.ml._restclient.runhistory``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from lifecycle.azure import translated
+from lifecycle.errors import FinetuneError
+from lifecycle.plain import Result
+
+TAIL_LINES = 20
+
+WAITING = frozenset({"NotStarted", "Queued", "Preparing", "Provisioning", "Starting"})
+LIVE = WAITING | {"Running", "Finalizing", "CancelRequested"}
+
+_LOG_FILE = re.compile(r"user_logs/std_log.*\.txt|logs/azureml/(?:executionlogs|stdoutlogs)\.txt")
+_NOT_CREATED_ON_A_NODE_YET = frozenset({"NotStarted", "Queued"})
+
+
+class LogLine(Result):
+    """One line of a log, and whose it is."""
+
+    source: str = Field(
+        title="Source",
+        description="Display name of the job or step that wrote it.",
+        examples=["chat_completion_finetune"],
+    )
+    text: str = Field(title="Text", description="The line, without its end.")
+
+
+class Plane(Protocol):
+    """What is needed of :class:`lifecycle.clients.DataPlane`."""
+
+    def get_json(self, url: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """GET a JSON object."""
+
+    def get_text(self, url: str, offset: int = 0) -> bytes:
+        """GET a log from byte ``offset`` on."""
+
+
+class LogTail:
+    """One growing log file: takes its bytes, gives its lines.
+
+    A line is held back until its end has come, or the file's; so no character is cut in two. Of
+    what a progress bar draws over itself with carriage returns, the last is kept, as on a screen.
+    """
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self._held = b""
+
+    def take(self, data: bytes, *, final: bool) -> list[str]:
+        """Return the lines that ``data`` completes.
+
+        Args:
+            data: What follows the first ``offset`` bytes of the file.
+            final: Whether the file will not grow any more.
+        """
+        self.offset += len(data)
+        *whole, rest = (self._held + data).split(b"\n")
+        self._held = b"" if final else _last_drawn(rest)
+        if final and rest:
+            whole.append(rest)
+        return [_last_drawn(line).rstrip(b"\r").decode("utf-8", "replace") for line in whole]
+
+
+@dataclass
+class Run:
+    """A job or a step of it, as far as it has been read.
+
+    Args:
+        id: Its run id.
+        name: Its display name.
+        status: As the run history last gave it.
+        error: What the run history says went wrong.
+        seconds: How long it ran, once it has ended and the run history says so.
+        files: Its log files, by name.
+        tail: The last lines that it logged.
+        children: The runs below it, by run id.
+        is_read: Whether it and all below it have ended and are read to the end.
+    """
+
+    id: str
+    name: str
+    status: str = "NotStarted"
+    error: str | None = None
+    seconds: float | None = None
+    files: dict[str, LogTail] = field(default_factory=dict)
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    children: dict[str, Run] = field(default_factory=dict)
+    is_read: bool = False
+
+    def walk(self) -> Iterator[Run]:
+        """Yield the run and all below it, parents first."""
+        yield self
+        for child in self.children.values():
+            yield from child.walk()
+
+
+class JobLogs:
+    """Follows a job and its steps; each :meth:`look` goes on where the last one ended.
+
+    Args:
+        plane: The workspace's data plane.
+        workspace_id: The workspace's resource id.
+        job: The job, with its name for people; filled in place.
+        emit: Called with each line, once.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        workspace_id: str,
+        job: Run,
+        emit: Callable[[LogLine], None],
+    ) -> None:
+        self.job = job
+        self.unreadable: FinetuneError | None = None
+        self._plane = plane
+        self._runs = f"history/v1.0{workspace_id}/runs"
+        self._emit = emit
+
+    def look(self) -> bool:
+        """Read what is new, and say whether anything was.
+
+        A log that cannot be read is read the next time; ``unreadable`` is then set.
+
+        Raises:
+            FinetuneError: The run history did not answer, or with an error.
+        """
+        self.unreadable = None
+        return self._look_at(self.job)
+
+    def _look_at(self, run: Run) -> bool:
+        if run.is_read:
+            return False
+        details = self._get(f"{run.id}/details")
+        news = self._set_status(run, str(details.get("status")))
+        run.error = _error_message(details) or run.error
+        run.seconds = _seconds(details)
+        has_ended = run.status not in LIVE
+        logs_are_read = True
+        for name, url in sorted((details.get("logFiles") or {}).items()):
+            if _LOG_FILE.fullmatch(name):
+                lines = self._read(run, name, url, final=has_ended)
+                news = news or bool(lines)
+                logs_are_read = logs_are_read and lines is not None
+        if not any(name.startswith("user_logs/") for name in run.files):
+            news = self._look_below(run) or news
+        below_is_read = all(child.is_read for child in run.children.values())
+        run.is_read = has_ended and logs_are_read and below_is_read
+        return news
+
+    def _look_below(self, run: Run) -> bool:
+        """Look at the children; one that is not on a node yet has nothing to read."""
+        news = False
+        for found in self._children(run):
+            run_id = found["runId"]
+            child = run.children.get(run_id)
+            if child is None:
+                name = found.get("displayName") or found.get("name") or run_id
+                child = run.children[run_id] = Run(run_id, str(name))
+            status = str(found.get("status"))
+            if status in _NOT_CREATED_ON_A_NODE_YET:
+                news = self._set_status(child, status) or news
+            else:
+                news = self._look_at(child) or news
+        return news
+
+    def _children(self, run: Run) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        params: dict[str, str] | None = None
+        while True:
+            page = self._get(f"{run.id}/children", params)
+            found += page.get("value") or []
+            token = page.get("continuationToken")
+            if not token:
+                break
+            params = {"$continuationtoken": token}
+        return sorted(found, key=lambda item: item.get("startTimeUtc") or "~")
+
+    def _read(self, run: Run, name: str, url: str, *, final: bool) -> list[str] | None:
+        """Emit what is new in one file; None where it cannot be read just now."""
+        file = run.files.setdefault(name, LogTail())
+        try:
+            with translated(f"reading {name} of {run.name}"):
+                data = self._plane.get_text(url, file.offset)
+        except FinetuneError as error:
+            self.unreadable = error
+            return None
+        lines = file.take(data, final=final)
+        source = run.name if name.endswith(("/std_log.txt", "logs.txt")) else f"{run.name} {name}"
+        for line in lines:
+            run.tail.append(line)
+            self._emit(LogLine(source=source, text=line))
+        return lines
+
+    def _set_status(self, run: Run, status: str) -> bool:
+        if status == run.status:
+            return False
+        run.status = status
+        self._emit(LogLine(source=run.name, text=f"Status: {status}"))
+        return True
+
+    def _get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        with translated(f"reading the run history of {self.job.id}"):
+            return self._plane.get_json(f"{self._runs}/{path}", params)
+
+
+def _last_drawn(line: bytes) -> bytes:
+    """Return what a screen would show of a line that a progress bar draws over itself."""
+    return line[line.rstrip(b"\r").rfind(b"\r") + 1 :]
+
+
+def _seconds(details: Mapping[str, Any]) -> float | None:
+    """Return how long a run took, where its history says when it began and ended."""
+    began, ended = details.get("startTimeUtc"), details.get("endTimeUtc")
+    if not began or not ended:
+        return None
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+
+
+def _error_message(details: Mapping[str, Any]) -> str | None:
+    """Return the innermost message of a run's error, on one line, at most 600 characters."""
+    error = details.get("error") or {}
+    error = error.get("error") or error
+    code, message = error.get("code"), error.get("message")
+    if not message:
+        return None
+    line = " ".join(f"{code}: {message}".split() if code else str(message).split())
+    return line if len(line) <= 600 else line[:599] + "…"

@@ -1,0 +1,119 @@
+"""One long-running change of an endpoint or deployment, seen through to its end.
+
+The SDK's pollers have no deadline, and give up where one poll fails. Here the deadline is ours,
+and after anything that leaves the outcome open the resource itself is asked: its state decides,
+not the request that was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lifecycle.azure import translated
+from lifecycle.errors import EndpointError, ServiceError
+from lifecycle.waiting import Clock, growing, wait_until
+
+if TYPE_CHECKING:
+    from azure.core.polling import LROPoller
+
+_SETTLED = frozenset({"Succeeded", "Failed", "Canceled", "Deleting"})
+
+
+class Change(NamedTuple):
+    """What is to be changed, and how to see whether it was.
+
+    Args:
+        doing: To follow "while": ``creating the endpoint ultrachat-…``.
+        where: The resource's name.
+        begin: Sends the request and returns the SDK's poller; None where the change is already
+            under way or made, and only its end is awaited.
+        look: Returns the SDK's entity, or None where there is no such resource.
+        as_wanted: Whether the entity is what the change would have made it.
+    """
+
+    doing: str
+    where: str
+    begin: Callable[[], LROPoller[Any]] | None
+    look: Callable[[], Any | None]
+    as_wanted: Callable[[Any], bool]
+
+
+def carry_out(change: Change, *, deadline_seconds: float, clock: Clock) -> Any:
+    """Make the change, wait for its end, and return the entity, which is ``Succeeded``.
+
+    Raises:
+        EndpointError: Azure refused it, the operation failed, or the deadline passed.
+        ServiceError: Azure did not answer, and the resource does not show the change;
+            ``transient``, since the change may be asked for again.
+    """
+    end = clock.monotonic() + deadline_seconds
+    trouble: ServiceError | None = None
+    if change.begin is not None:
+        try:
+            with translated(change.doing, where=change.where):
+                entity = _result(change.begin(), deadline_seconds, clock)
+        except ServiceError as error:
+            if not error.transient:
+                raise EndpointError(
+                    error.message, where=change.where, remedy=error.remedy
+                ) from error
+            trouble = error
+        else:
+            # Right after its operation succeeded, a resource may still say "Updating".
+            if state_of(entity) == "Succeeded":
+                return entity
+    return _settled(change, trouble, end - clock.monotonic(), deadline_seconds, clock)
+
+
+def state_of(entity: Any | None) -> str:
+    """Return the entity's provisioning state as text (the SDK has an enum), or ``Unknown``."""
+    state = getattr(entity, "provisioning_state", None)
+    return str(getattr(state, "value", state) or "Unknown")
+
+
+def _result(poller: LROPoller[Any], deadline_seconds: float, clock: Clock) -> Any | None:
+    """Return the operation's result, or None where the deadline passed; the poller polls."""
+    done = wait_until(
+        lambda: poller.done() or None,
+        every=growing(0.02, 0.5),
+        deadline=deadline_seconds,
+        clock=clock,
+    )
+    return poller.result() if done else None
+
+
+def _settled(
+    change: Change,
+    trouble: ServiceError | None,
+    seconds_left: float,
+    deadline_seconds: float,
+    clock: Clock,
+) -> Any:
+    def look() -> Any | None:
+        try:
+            entity = change.look()
+        except ServiceError as error:
+            if error.transient:
+                return None
+            raise
+        if entity is None and trouble is not None:
+            raise trouble
+        return entity if state_of(entity) in _SETTLED else None
+
+    entity = wait_until(look, every=growing(0.5, 5.0), deadline=max(seconds_left, 0.0), clock=clock)
+    if entity is None:
+        raise EndpointError(
+            f"Not finished within {deadline_seconds / 60:g} minutes: {change.doing}.",
+            where=change.where,
+            remedy="Look at it in Azure ML studio, or raise the deadline in endpoint.*.",
+        ) from trouble
+    if state_of(entity) != "Succeeded":
+        said = f": {trouble.message}" if trouble else "."
+        raise EndpointError(
+            f"Azure says {state_of(entity)} after {change.doing}{said}",
+            where=change.where,
+        ) from trouble
+    if trouble is not None and not change.as_wanted(entity):
+        raise trouble
+    return entity

@@ -1,0 +1,117 @@
+"""The report of a run: filled step by step, so that it is true wherever the run ends.
+
+Its JSON (:meth:`RunReport.as_dict`) is an interface that scripts outside rely on; fields are added,
+never renamed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .errors import FinetuneError, Refused, StillBilling
+
+State = Literal["Running", "Completed", "Failed", "Refused", "Interrupted"]
+
+EXIT_CODES = {"Completed": 0, "Failed": 1, "Refused": 2, "Interrupted": 130}
+EXIT_STILL_BILLING = 3
+
+
+@dataclass
+class RunReport:
+    """What a run did so far.
+
+    Args:
+        spending: Whether a step that creates something in Azure has begun: a refusal before that
+            is state Refused, after it Failed.
+        still_billing: What may be left and costs money, by name.
+        timings: Seconds by step; steps that run side by side overlap.
+    """
+
+    state: State = "Running"
+    error: dict[str, Any] | None = None
+    flow_run_id: str | None = None
+    workspace: dict[str, Any] | None = None
+    model: dict[str, Any] | None = None
+    compute: dict[str, Any] | None = None
+    dataset: dict[str, Any] | None = None
+    job: dict[str, Any] | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    registered_model: dict[str, Any] | None = None
+    endpoint: dict[str, Any] | None = None
+    responses: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    still_billing: list[str] = field(default_factory=list)
+    spending: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON."""
+        return {name: value for name, value in vars(self).items() if name != "spending"}
+
+    @contextmanager
+    def timing(self, step: str) -> Iterator[None]:
+        """Add the seconds spent inside to ``timings[step]``."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - began
+            self.timings[step] = round(self.timings.get(step, 0.0) + spent, 3)
+
+    def end(self, outcome: BaseException | None) -> None:
+        """Set ``state`` and ``error`` from how the run ended; None is success."""
+        if outcome is None:
+            self.state = "Completed"
+            return
+        self.error = describe(outcome)
+        if isinstance(outcome, StillBilling):
+            self.still_billing += [n for n in outcome.resources if n not in self.still_billing]
+        if not isinstance(outcome, Exception):
+            self.state = "Interrupted"
+        elif isinstance(outcome, Refused) and not self.spending:
+            self.state = "Refused"
+        else:
+            self.state = "Failed"
+
+    def exit_code(self) -> int:
+        """Return the exit code: 3 whenever something may still be billing, else by state."""
+        return EXIT_STILL_BILLING if self.still_billing else EXIT_CODES[self.state]
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Return *error* as JSON: code, message, where, remedy, transient, and its notes."""
+    notes = list(getattr(error, "__notes__", []))
+    if isinstance(error, FinetuneError):
+        return {**error.as_dict(), "notes": notes}
+    return {
+        "code": type(error).__name__,
+        "message": str(error) or type(error).__name__,
+        "where": None,
+        "remedy": None,
+        "transient": False,
+        "notes": notes,
+    }
+
+
+_current: ContextVar[RunReport | None] = ContextVar("finetune_report", default=None)
+
+
+@contextmanager
+def recording(report: RunReport) -> Iterator[RunReport]:
+    """Make *report* the one that a flow called inside, and its steps, fill."""
+    token = _current.set(report)
+    try:
+        yield report
+    finally:
+        _current.reset(token)
+
+
+def current_report() -> RunReport | None:
+    """Return the report being recorded, or None outside a run."""
+    return _current.get()

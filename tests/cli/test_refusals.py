@@ -1,0 +1,157 @@
+"""Every refusal: exit 2, one message with place, reason and remedy, and nothing created."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from cli.main import main
+
+REFUSALS_PAGE = Path("docs/refusals.md")
+
+
+class Case(NamedTuple):
+    """A mistake, and what is said of it."""
+
+    mistake: str
+    settings: tuple[str, ...]
+    code: str
+    where: str
+    without: tuple[str, ...] = ()
+
+
+WORKSPACE = (
+    "AZUREML_ARM_SUBSCRIPTION",
+    "AZUREML_ARM_RESOURCEGROUP",
+    "AZUREML_ARM_WORKSPACE_NAME",
+)
+
+CASES = [
+    Case("unknown section", ("modle.name=x",), "ConfigurationError", "modle"),
+    Case("unknown key", ("model.nmae=x",), "ConfigurationError", "model.nmae"),
+    Case("wrong type", ("compute.nodes=two",), "ConfigurationError", "compute.nodes"),
+    Case(
+        "out of bounds",
+        ("endpoint.request_timeout_seconds=181",),
+        "ConfigurationError",
+        "endpoint.request_timeout_seconds",
+    ),
+    Case("percentage 0", ("dataset.percentage=0",), "ConfigurationError", "dataset.percentage"),
+    Case("percentage 101", ("dataset.percentage=101",), "ConfigurationError", "dataset.percentage"),
+    Case(
+        "bad endpoint name",
+        ("endpoint.name_prefix=9lives",),
+        "ConfigurationError",
+        "endpoint.name_prefix",
+    ),
+    Case(
+        "unknown component input",
+        ("training.overrides.learning_rat=1e-4",),
+        "ComponentInputError",
+        "training.overrides.learning_rat",
+    ),
+    Case(
+        "enum out of range",
+        ("training.overrides.lr_scheduler_type=cosine2",),
+        "ComponentInputError",
+        "training.overrides.lr_scheduler_type",
+    ),
+    Case(
+        "below the component's minimum",
+        ("training.overrides.num_train_epochs=0",),
+        "ComponentInputError",
+        "training.overrides.num_train_epochs",
+    ),
+    Case("missing component", ("training.component=nope",), "ComponentNotFound", "training"),
+    Case("missing data set", ("dataset.path=./no-such",), "DatasetError", "dataset.path"),
+    Case("missing split", ("dataset.train_split=nope",), "DatasetError", "dataset.train_split"),
+    Case("missing model", ("model.name=Phi-99",), "ModelNotFound", "model.name"),
+    Case("missing version", ("model.version=9999",), "ModelNotFound", "model.version"),
+    Case("retired model", ("model.name=Phi-3-mini-4k-instruct",), "ModelRetired", "model.name"),
+    Case(
+        "size that the model does not allow",
+        ("compute.size=Standard_NC4as_T4_v3",),
+        "SizeNotAllowed",
+        "compute.size",
+    ),
+    Case("size without GPU", ("compute.size=Standard_D12_v2",), "SizeNotAllowed", "compute.size"),
+    Case("unknown size", ("compute.size=Standard_NC0",), "SizeUnknown", "compute.size"),
+    Case(
+        "instance type that the model does not allow",
+        ("endpoint.instance_type=Standard_NC4as_T4_v3",),
+        "SizeNotAllowed",
+        "endpoint.instance_type",
+    ),
+    Case(
+        "fewer nodes in the cluster than asked for",
+        ("compute.nodes=3", "compute.max_instances=2"),
+        "ConfigurationError",
+        "compute",
+    ),
+    Case("no workspace", (), "WorkspaceNotConfigured", "", without=WORKSPACE),
+    Case("half a workspace", (), "WorkspaceNotConfigured", "", without=WORKSPACE[:1]),
+    Case(
+        "workspace that is not there",
+        (
+            "workspace.subscription_id=00000000-0000-4000-8000-000000000001",
+            "workspace.resource_group=emulator",
+            "workspace.name=elsewhere",
+        ),
+        "WorkspaceNotFound",
+        "",
+    ),
+    Case("no credential", (), "CredentialError", "", without=("IDENTITY_ENDPOINT",)),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.mistake.replace(" ", "-"))
+@pytest.mark.usefixtures("prefect_server")
+def test_a_mistake_is_refused_before_anything_is_created(
+    case: Case,
+    emulator: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    refuse: Callable[[Case], tuple[int, dict[str, Any]]],
+) -> None:
+    """Exit 2, the right code and place, a remedy, no traceback, no meter, no change in Azure."""
+    code, report = refuse(case)
+
+    said = capsys.readouterr().err
+    assert 2 == code
+    assert ("Refused", case.code) == (report["state"], report["error"]["code"])
+    assert case.where in (report["error"]["where"] or "")
+    assert report["error"]["remedy"]
+    assert 1 == said.count("finetune: refused, nothing was created")
+    assert "Traceback" not in said
+    assert [] == emulator.ledger()["meters"]
+    assert [] == [row for row in emulator.requests() if row["method"] in ("PUT", "DELETE")]
+
+
+def test_the_page_of_refusals_lists_every_case() -> None:
+    """docs/refusals.md is what users read: no case may be missing from it."""
+    page = REFUSALS_PAGE.read_text(encoding="utf-8")
+
+    assert [] == [case.mistake for case in CASES if f"| {case.mistake} |" not in page]
+
+
+@pytest.fixture
+def refuse(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[Case], tuple[int, dict[str, Any]]]:
+    """Run ``finetune run`` with one mistake and return its exit code and report."""
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+
+    def run(case: Case) -> tuple[int, dict[str, Any]]:
+        for name in case.without:
+            monkeypatch.delenv(name)
+        report = tmp_path / "report.json"
+        settings = [word for setting in case.settings for word in ("--set", setting)]
+        code = main(["run", "--config", "profiles/local.yaml", "--report", str(report), *settings])
+        return code, json.loads(report.read_text())
+
+    return run

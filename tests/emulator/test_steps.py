@@ -1,0 +1,128 @@
+"""Nodes for steps: clusters with a queue, serverless with a meter, and what neither can give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunningEmulator
+from tests.emulator.submitting import STEPS, Jobs, body, jobs_catalog
+
+
+@pytest.fixture
+def jobs(start_emulator: Callable[..., RunningEmulator], tmp_path: Path) -> Jobs:
+    """Jobs that end at once."""
+    return Jobs(start_emulator(catalog=jobs_catalog(tmp_path)))
+
+
+@pytest.fixture
+def slow(start_emulator: Callable[..., RunningEmulator], tmp_path: Path) -> Jobs:
+    """Jobs that go on when the test says so."""
+    return Jobs(start_emulator(catalog=jobs_catalog(tmp_path), latency="manual"))
+
+
+def cluster(jobs: Jobs, *, most: int) -> dict[str, str]:
+    """Make the cluster ``big`` of at most *most* nodes; return the inputs that name it."""
+    scale = {"minNodeCount": 0, "maxNodeCount": most, "nodeIdleTimeBeforeScaleDown": "PT120S"}
+    sized = {
+        "vmSize": "Standard_ND40rs_v2",
+        "vmPriority": "Dedicated",
+        "scaleSettings": scale,
+    }
+    content = {
+        "location": "eastus2",
+        "properties": {"computeType": "AmlCompute", "properties": sized},
+    }
+    answer = jobs.wire("PUT", "computes/big", content)
+    assert answer.status_code < 300, answer.text
+    jobs.emulator.server.emulator.settle()
+    kinds = ("model_import", "preprocess", "finetune", "model_evaluation")
+    return {f"compute_{kind}": "big" for kind in kinds}
+
+
+def test_serverless_steps_are_billed_while_they_have_nodes(slow: Jobs) -> None:
+    """One meter a step at the price of its size, closed with the step."""
+    slow.submit("ft-1", body({"num_nodes_finetune": "2"}))
+    slow.advance_until("ft-1", "Completed")
+
+    meters = slow.emulator.ledger()["meters"]
+    assert len(STEPS) == len(meters)
+    training = meters[3]
+    assert ("job", "Standard_ND40rs_v2", 2, 22.032) == (
+        training["kind"],
+        training["sku"],
+        training["quantity"],
+        training["usd_per_hour"],
+    )
+    assert training["usd"] > 0
+    assert [] == slow.emulator.open_meters()
+
+
+def test_a_size_that_serverless_lacks_fails_the_step(jobs: Jobs) -> None:
+    """The component's own default size is retired."""
+    jobs.submit("ft-1", body({"instance_type_finetune": None}))
+
+    message = jobs.steps("ft-1")["chat_completion_finetune"]["error"]["error"]["message"]
+    assert "'Standard_nc24rs_v3' is not available" in message
+
+
+def test_a_step_beyond_the_serverless_quota_fails(jobs: Jobs) -> None:
+    """Eight nodes of 40 cores do not fit into 200."""
+    jobs.submit("ft-1", body({"num_nodes_finetune": "8"}))
+
+    message = jobs.steps("ft-1")["chat_completion_finetune"]["error"]["error"]["message"]
+    assert "quota of 200" in message
+
+
+def test_a_cluster_lends_its_nodes(slow: Jobs) -> None:
+    """The cluster is billed, not the job, and no more once its nodes have been idle."""
+    inputs = cluster(slow, most=2)
+    slow.emulator.advance(60)
+    slow.submit("ft-1", body(inputs))
+    slow.emulator.advance(20)
+    kinds = {meter["kind"] for meter in slow.emulator.ledger()["meters"]}
+    open_now = len(slow.emulator.open_meters())
+    slow.advance_until("ft-1", "Completed")
+    slow.emulator.advance(120)
+
+    assert ({"compute"}, 1, []) == (kinds, open_now, slow.emulator.open_meters())
+
+
+def test_a_full_cluster_keeps_the_next_job_queued(slow: Jobs) -> None:
+    """It is Running with its first step Queued, and goes on when a node is free."""
+    inputs = cluster(slow, most=1)
+    slow.emulator.advance(60)
+    slow.submit("ft-1", body(inputs))
+    slow.emulator.advance(5)
+    slow.submit("ft-2", body(inputs))
+    slow.emulator.advance(15)
+    waiting = slow.steps("ft-2")[STEPS[0]]["status"]
+    running = slow.steps("ft-1")[STEPS[0]]["status"]
+    slow.advance_until("ft-2", "Completed")
+
+    assert ("Running", "Queued") == (running, waiting)
+    assert "Completed" == slow.advance_until("ft-1", "Completed")[-1]
+
+
+def test_a_queued_job_may_be_cancelled(slow: Jobs) -> None:
+    """It gives its place in the queue away and takes nothing from the one that runs."""
+    inputs = cluster(slow, most=1)
+    slow.emulator.advance(60)
+    for name in ("ft-1", "ft-2", "ft-3"):
+        slow.submit(name, body(inputs))
+    slow.emulator.advance(10)
+    slow.wire("POST", "jobs/ft-2/cancel")
+
+    assert "Completed" == slow.advance_until("ft-3", "Completed")[-1]
+    assert ("Canceled", "Completed") == (slow.status("ft-2"), slow.status("ft-1"))
+
+
+def test_more_nodes_than_the_cluster_has_fail_the_step(jobs: Jobs) -> None:
+    """It would wait for ever otherwise."""
+    jobs.submit("ft-1", body({**cluster(jobs, most=1), "num_nodes_finetune": "2"}))
+
+    message = jobs.steps("ft-1")["chat_completion_finetune"]["error"]["error"]["message"]
+    assert "Requested 2 nodes but AzureMLCompute cluster only has 1" in message
+    assert "Failed" == jobs.status("ft-1")

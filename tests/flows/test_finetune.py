@@ -1,0 +1,146 @@
+"""The flow, whole: what it makes, and what it leaves, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import main
+
+JOB = {"method": "PUT", "path": r"/workspaces/emulator/jobs/[^/]+$"}
+ENDPOINT = {"method": "PUT", "path": r"/onlineEndpoints/[^/]+$"}
+DEPLOYMENT = {"method": "PUT", "path": r"/onlineEndpoints/[^/]+/deployments/[^/]+$"}
+SCORE = {"method": "POST", "path": r"^/score/"}
+FAILURE = {"code": "InferencingClientCallFailed", "message": "The container did not start."}
+
+Run = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefect_server: str) -> Run:
+    """Run ``finetune run`` on the local profile; return its exit code and report."""
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+
+    def finetune(*settings: str) -> tuple[int, dict[str, Any]]:
+        path = tmp_path / "report.json"
+        words = [word for setting in settings for word in ("--set", setting)]
+        code = main(["run", "--config", "profiles/local.yaml", "--report", str(path), *words])
+        return code, json.loads(path.read_text())
+
+    return finetune
+
+
+def test_a_run_makes_a_model_and_leaves_no_meter(emulator: Any, run: Run) -> None:
+    """All steps: trained, registered, asked, and the endpoint seen gone."""
+    code, report = run()
+
+    assert 0 == code, report["error"]
+    assert "Completed" == report["state"]
+    assert "Completed" == report["job"]["status"]
+    assert "Phi-4-mini-instruct-ultrachat-demo" == report["registered_model"]["name"]
+    assert report["metrics"]
+    assert report["responses"][0]["reply"]
+    assert (True, True) == (report["endpoint"]["created"], report["endpoint"]["deleted"])
+    assert [] == emulator.open_meters()
+    assert {"endpoint", "deployment", "compute"} <= {
+        meter["kind"] for meter in emulator.ledger()["meters"]
+    }
+
+
+def test_serverless_compute_and_a_baseline_work_too(emulator: Any, run: Run) -> None:
+    """No cluster is made, and the foundation model is asked the same as the trained one."""
+    code, report = run("compute.name=", "evaluation.baseline=true", "evaluation.conversations=2")
+
+    assert 0 == code, report["error"]
+    assert [2, True] == [report["evaluation"]["n"], report["responses"][0]["before"] is not None]
+    assert [] == emulator.open_meters()
+    assert "compute" not in {meter["kind"] for meter in emulator.ledger()["meters"]}
+
+
+def test_an_endpoint_is_kept_where_it_is_asked_for(emulator: Any, run: Run) -> None:
+    """A kept endpoint stays, with the tag that protects it from the sweeper."""
+    code, report = run("endpoint.keep=true")
+
+    assert 0 == code, report["error"]
+    assert [report["endpoint"]["deleted"], 2] == [False, len(emulator.open_meters())]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [("Failed", "JobFailed"), ("Canceled", "JobCanceled"), ("NotResponding", "JobNotResponding")],
+)
+def test_a_job_that_does_not_complete_fails_the_run(
+    emulator: Any, run: Run, status: str, code: str
+) -> None:
+    """Exit 1, the true end of the job, no endpoint, no meter."""
+    emulator.faults({"match": JOB, "effect": {"job": {"status": status}}})
+
+    exit_code, report = run()
+
+    assert (1, "Failed", code) == (exit_code, report["state"], report["error"]["code"])
+    assert report["endpoint"] is None
+    assert [] == emulator.open_meters()
+
+
+@pytest.mark.parametrize("place", [ENDPOINT, DEPLOYMENT], ids=["endpoint", "deployment"])
+def test_an_endpoint_that_does_not_come_up_is_deleted(
+    emulator: Any, run: Run, place: dict[str, str]
+) -> None:
+    """A failed deployment bills until it is deleted: it is."""
+    emulator.faults({"match": place, "nth": [1], "effect": {"operation_error": FAILURE}})
+
+    exit_code, report = run()
+
+    assert (1, "EndpointError") == (exit_code, report["error"]["code"])
+    assert True is report["endpoint"]["deleted"]
+    assert [] == emulator.open_meters()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 400, "body": '{"detail": "no"}'},
+        {"status": 424, "body": "no"},
+        {"status": 200, "body": "<html>not JSON</html>"},
+    ],
+    ids=["400", "424", "no-json"],
+)
+def test_an_endpoint_that_answers_wrongly_fails_the_run(
+    emulator: Any, run: Run, answer: dict[str, Any]
+) -> None:
+    """Exit 1 with what the endpoint said, and the endpoint is gone."""
+    emulator.faults({"match": SCORE, "effect": answer})
+
+    exit_code, report = run()
+
+    assert (1, "ScoringError") == (exit_code, report["error"]["code"])
+    assert True is report["endpoint"]["deleted"]
+    assert [] == emulator.open_meters()
+
+
+def test_what_cannot_be_deleted_is_named_and_is_exit_3(emulator: Any, run: Run) -> None:
+    """A refused deletion is never reported as done."""
+    emulator.faults({"match": {"method": "DELETE"}, "effect": {"status": 403}})
+
+    exit_code, report = run()
+
+    assert (3, "StillBilling") == (exit_code, report["error"]["code"])
+    assert [f"onlineEndpoints/{report['endpoint']['name']}"] == report["still_billing"]
+    assert False is report["endpoint"]["deleted"]
+
+
+def test_a_failed_cleanup_does_not_hide_why_the_run_failed(emulator: Any, run: Run) -> None:
+    """The outcome is the run's own, with the cleanup's trouble as a note; the exit code is 3."""
+    emulator.faults(
+        {"match": SCORE, "effect": {"status": 400}},
+        {"match": {"method": "DELETE"}, "effect": {"status": 403}},
+    )
+
+    exit_code, report = run()
+
+    assert (3, "ScoringError") == (exit_code, report["error"]["code"])
+    assert any("may still be billed" in note for note in report["error"]["notes"])

@@ -1,0 +1,96 @@
+"""A configuration is read, overridden and checked before anything is asked of Azure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lifecycle.config import FinetuneConfig, load_config
+from lifecycle.errors import ConfigurationError
+
+PROFILES = Path("profiles")
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_profile_is_a_configuration(profile: Path) -> None:
+    """What the README names can be run as it is."""
+    config = load_config(profile)
+
+    assert isinstance(config, FinetuneConfig)
+
+
+def test_the_tutorials_profile_is_the_tutorials_configuration() -> None:
+    """Model, data, percentage and training values are the published ones."""
+    config = load_config(PROFILES / "phi-3-mini-ultrachat.yaml")
+
+    assert ("Phi-3-mini-4k-instruct", True) == (config.model.name, config.model.allow_retired)
+    assert ("HuggingFaceH4/ultrachat_200k", 5) == (config.dataset.path, config.dataset.percentage)
+    assert 5e-6 == config.training.defaults["learning_rate"]
+    assert (600, 90) == (
+        config.endpoint.liveness_probe_delay_seconds,
+        config.endpoint.request_timeout_seconds,
+    )
+
+
+def test_set_overrides_the_file_and_reads_numbers_as_yaml_1_2(tmp_path: Path) -> None:
+    """5e-6 is a number, in a file and in --set, and the last setting wins."""
+    config = load_config(
+        PROFILES / "local.yaml",
+        [
+            "training.overrides.learning_rate=5e-6",
+            "dataset.percentage=7",
+            "dataset.percentage=12.5",
+            "model.version=3",
+        ],
+    )
+
+    assert 5e-6 == config.training.overrides["learning_rate"]
+    assert 12.5 == config.dataset.percentage
+    assert "3" == config.model.version
+
+
+@pytest.mark.parametrize(
+    ("setting", "where", "said"),
+    [
+        ("modle.name=x", "modle", "there is no such parameter; did you mean 'model'?"),
+        ("model.nmae=x", "model.nmae", "did you mean 'name'?"),
+        ("dataset.percentage=0", "dataset.percentage", "greater than 0"),
+        ("dataset.percentage=101", "dataset.percentage", "less than or equal to 100"),
+        ("compute.nodes=two", "compute.nodes", "valid integer"),
+        ("endpoint.name_prefix=9lives", "endpoint.name_prefix", "a letter first"),
+        ("endpoint.request_timeout_seconds=181", "endpoint.request_timeout_seconds", "180"),
+        ("model=Phi", "model", "dictionary"),
+        ("nonsense", "--set", "a.b=value"),
+        ("model.name.first=x", "model.name.first", "has no parts"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_place(setting: str, where: str, said: str) -> None:
+    """Each kind of mistake names the parameter at fault and what would be right."""
+    with pytest.raises(ConfigurationError) as refusal:
+        load_config(PROFILES / "local.yaml", [setting])
+
+    assert str(refusal.value.where).endswith(where)
+    assert said in refusal.value.message
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    """Two wrong values are one message, not two attempts."""
+    with pytest.raises(ConfigurationError) as refusal:
+        load_config(PROFILES / "local.yaml", ["dataset.percentage=0", "compute.nodes=-1"])
+
+    assert "dataset.percentage" in str(refusal.value)
+    assert "compute.nodes" in str(refusal.value)
+
+
+def test_a_file_that_is_not_there_or_no_yaml_is_refused(tmp_path: Path) -> None:
+    """A wrong --config says which file and why."""
+    torn = tmp_path / "torn.yaml"
+    torn.write_text("model: {name: x\n")
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("model: {name: x}\nmodel: {name: y}\n")
+
+    for path, said in ((tmp_path / "none.yaml", "cannot be read"), (torn, "YAML"), (twice, "YAML")):
+        with pytest.raises(ConfigurationError, match=said) as refusal:
+            load_config(path)
+        assert str(path) == refusal.value.where
