@@ -41,9 +41,13 @@ ROOT = Path(__file__).resolve().parent.parent
 TUTORIAL = ROOT / "tests" / "tutorial"
 REPEATS = {"instant": 3, "realistic": 1}
 
-SCRIPT = "tutorial's script"
-FLOW = "flow, own Prefect server"
-FLOW_SERVED = "flow, Prefect server running"
+SCRIPT = "script"
+FLOW = "flow"
+FLOW_SERVED = "flow, served"
+CAPTION = (
+    "script: the tutorial's; flow: starts a Prefect server of its own; flow, served: has one "
+    "running. In parentheses: ratio to the script."
+)
 PARTS = {
     "python alone": "pass",
     "import azure.ai.ml, pandas": "import azure.ai.ml, pandas",
@@ -123,17 +127,19 @@ def measure(
 
 
 def table(runs: list[Run]) -> Table:
-    """Return the runs as one table, each figure beside its ratio to the script's."""
-    shown = Table(title="Life cycle")
-    for name in ("latency", "what", "n", "best s", "×", "median s", "×", "requests", "×"):
-        shown.add_column(name, no_wrap=True)
+    """Return the runs as one table, each figure with its ratio to the script's."""
+    shown = Table(title="The whole life cycle", caption=CAPTION)
+    for name in ("latency", "what", "n", "best s", "median s", "requests"):
+        shown.add_column(name, justify="left" if name in ("latency", "what") else "right")
     for latency in dict.fromkeys(run.latency for run in runs):
         base = _figures(runs, latency, SCRIPT)
         for what in (SCRIPT, FLOW, FLOW_SERVED):
-            figures = _figures(runs, latency, what)
-            cells = []
-            for figure, one, digits in zip(figures, base, (1, 1, 0), strict=True):
-                cells += [f"{figure:.{digits}f}", f"{figure / one:.2f}"]
+            cells = [
+                f"{figure:.{digits}f} ({figure / one:.2f})"
+                for figure, one, digits in zip(
+                    _figures(runs, latency, what), base, (1, 1, 0), strict=True
+                )
+            ]
             count = sum(run[:2] == (latency, what) for run in runs)
             shown.add_row(latency, what, str(count), *cells)
     return shown

@@ -34,12 +34,13 @@ def main(chosen: argparse.Namespace) -> int:
     """Print every finding; 2 where there is a problem."""
     findings = list(examine(chosen))
     if chosen.json:
-        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+        document = [finding._asdict() for finding in findings]
+        print(json.dumps(document, indent=2), file=chosen.out)
     else:
         for finding in findings:
-            print(f"{finding.state:8} {finding.what:12} {finding.said}")
+            print(f"{finding.state:8} {finding.what:14} {finding.said}", file=chosen.out)
             if finding.remedy and finding.state != "ok":
-                print(f"{'':21} {finding.remedy}")
+                print(f"{'':23} {finding.remedy}", file=chosen.out)
     return 2 if any(finding.state == "problem" for finding in findings) else 0
 
 
@@ -133,16 +134,17 @@ def _registry(found: WorkspaceResult) -> Finding:
 
 
 def _quota(found: WorkspaceResult) -> Finding:
-    usages = ml_client(found.ref).compute.list_usage()
-    free = [
-        f"{usage.name.localized_value or usage.name.value} {usage.limit - usage.current_value}"
-        for usage in usages
-        if usage.limit and usage.limit > usage.current_value and _is_gpu(usage.name.value or "")
-    ]
+    free = []
+    for usage in ml_client(found.ref).compute.list_usage():
+        # The SDK takes over the wire's spelling (currentValue) beside its own, which stays empty.
+        said = vars(usage)
+        left = (said["limit"] or 0) - (said.get("currentValue") or 0)
+        if left > 0 and _is_gpu(said["name"]["value"]):
+            free.append(f"{said['name'].get('localizedValue') or said['name']['value']} {left}")
     if free:
         return Finding("quota", "ok", "free GPU cores: " + ", ".join(free))
-    said = "no free cores of any GPU family in this region"
-    return Finding("quota", "problem", said, "Ask for quota in Azure ML studio, or change region.")
+    none = "no free cores of any GPU family in this region"
+    return Finding("quota", "problem", none, "Ask for quota in Azure ML studio, or change region.")
 
 
 def _is_gpu(family: str) -> bool:

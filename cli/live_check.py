@@ -71,7 +71,11 @@ def main(arguments: list[str] | None = None) -> int:
         checks = list(_shown(read_only(config)))
         code = EXIT_CODES["Failed" if _problems(checks) else "Completed"]
         if chosen.life_cycle and code == 0:
-            code = run.main(argparse.Namespace(config=chosen.config, set=chosen.set, report=None))
+            code = run.main(
+                argparse.Namespace(
+                    config=chosen.config, set=chosen.set, report=None, out=sys.stdout
+                )
+            )
             checks.append(_life_cycle_check(code))
     finally:
         clients.observe(None)

@@ -20,6 +20,10 @@ from .console import show_error
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     chosen = _parser().parse_args(arguments)
+    # The SDK prints dots and remarks to standard output, also from threads of its own: they go to
+    # standard error, so that what a verb has to say can be piped.
+    chosen.out = sys.stdout
+    sys.stdout = sys.stderr
     try:
         code: int = import_module(f".{chosen.verb}", __package__).main(chosen)
     except FinetuneError as error:
@@ -30,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("finetune: interrupted; nothing was left behind.", file=sys.stderr)
         return EXIT_CODES["Interrupted"]
+    finally:
+        sys.stdout = chosen.out
     return code
 
 

@@ -36,9 +36,9 @@ def main(chosen: argparse.Namespace) -> int:
             "prices": [line.model_dump(mode="json") for line in prices],
             "price_source": price_source(),
         }
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(json.dumps(document, indent=2, ensure_ascii=False), file=chosen.out)
     else:
-        _show(config, plan, prices)
+        _show(Console(file=chosen.out), config, plan, prices)
     return 0
 
 
@@ -68,8 +68,7 @@ def make_plan(config: FinetuneConfig) -> Plan:
     )
 
 
-def _show(config: FinetuneConfig, plan: Plan, prices: list[PriceLine]) -> None:
-    console = Console()
+def _show(console: Console, config: FinetuneConfig, plan: Plan, prices: list[PriceLine]) -> None:
     cluster = config.compute.name or "serverless"
     there = "already there" if plan.existing_compute else "would be created"
     facts = Table(show_header=False, box=None)

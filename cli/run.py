@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from lifecycle.config import FinetuneConfig, load_config
 from lifecycle.errors import ConfigurationError, FinetuneError
@@ -38,7 +38,7 @@ def main(chosen: argparse.Namespace) -> int:
     finally:
         if chosen.report is not None:
             _write(chosen.report, report)
-    _conclude(report, error)
+    _conclude(report, error, chosen.out)
     return report.exit_code()
 
 
@@ -101,7 +101,7 @@ def _write(path: Path, report: RunReport) -> None:
     partial.replace(path)
 
 
-def _conclude(report: RunReport, error: BaseException | None) -> None:
+def _conclude(report: RunReport, error: BaseException | None, out: TextIO) -> None:
     if isinstance(error, FinetuneError):
         show_error(error)
     elif isinstance(error, KeyboardInterrupt):
@@ -111,18 +111,18 @@ def _conclude(report: RunReport, error: BaseException | None) -> None:
     for name in report.still_billing:
         print(f"finetune: MAY STILL BE BILLING: {name}", file=sys.stderr)
     if error is None:
-        _show_success(report)
+        _show_success(report, out)
 
 
-def _show_success(report: RunReport) -> None:
+def _show_success(report: RunReport, out: TextIO) -> None:
     model = report.registered_model or {}
     endpoint = report.endpoint or {}
-    print(f"Registered {model.get('name')} version {model.get('version')}")
+    print(f"Registered {model.get('name')} version {model.get('version')}", file=out)
     for name, value in sorted(report.metrics.items()):
-        print(f"  {name} = {value:g}")
+        print(f"  {name} = {value:g}", file=out)
     for response in report.responses[:1]:
-        print(f"Prompt     {response['prompt']}")
-        print(f"Reply      {response['reply']}")
-        print(f"Reference  {response['reference']}")
+        print(f"Prompt     {response['prompt']}", file=out)
+        print(f"Reply      {response['reply']}", file=out)
+        print(f"Reference  {response['reference']}", file=out)
     gone = f"deleted at {endpoint.get('deleted_at')}" if endpoint.get("deleted") else "KEPT"
-    print(f"Endpoint {endpoint.get('name')}: {gone}")
+    print(f"Endpoint {endpoint.get('name')}: {gone}", file=out)

@@ -130,7 +130,7 @@ def _run(
         finished = stream_job(ref, submitted, job)
         report.job = finished.model_dump(mode="json")
     finally:
-        report.still_billing += put_away_job(ref, run_id, outcome=sys.exception())
+        put_away_job(ref, run_id, outcome=sys.exception(), on_left=report.still_billing.append)
 
     reviewed = review_metrics.submit(facts, finished.name)
     registered = register_model(ref, finished, plan.registered_name)
@@ -138,13 +138,7 @@ def _run(
     report.metrics = reviewed.result().values
 
     planned = plan_endpoint(endpoint, run_id, flow_run.run_count, datetime.now(UTC))
-    report.endpoint = {
-        "name": planned.name,
-        "deployment": endpoint.deployment_name,
-        "created": False,
-        "deleted": False,
-        "deleted_at": None,
-    }
+    report.plan_endpoint(planned.name, endpoint.deployment_name)
     answered = False
     try:
         try:
@@ -152,18 +146,20 @@ def _run(
         except EndpointError:
             answered = True
             raise
-        answered = report.endpoint["created"] = True
+        answered = True
+        report.endpoint_is_created()
         _try_out(report, ref, plan, dataset, endpoint, evaluation, planned, registered)
     finally:
         outcome = sys.exception()
         if outcome is not None or not endpoint.keep:
-            report.still_billing = [f"onlineEndpoints/{planned.name}"]
-            gone = put_away_endpoint(
-                ref, planned.name, create_unanswered=not answered, outcome=outcome
+            report.endpoint_may_bill()
+            put_away_endpoint(
+                ref,
+                planned.name,
+                create_unanswered=not answered,
+                outcome=outcome,
+                on_gone=lambda gone: report.endpoint_is_gone(gone.deleted_at),
             )
-            if gone is not None:
-                report.still_billing = []
-                report.endpoint |= {"deleted": True, "deleted_at": gone.deleted_at.isoformat()}
 
 
 def _try_out(

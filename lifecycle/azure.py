@@ -127,7 +127,7 @@ def _translate(
         status=None if failed_operation else status,
         service_code=code,
         where=where,
-        remedy=_remedy(status, code),
+        remedy=_remedy(status, code, said),
         transient=_is_transient(status, code, said),
     )
 
@@ -197,6 +197,9 @@ def _said(error: AzureError) -> str:
     answer = getattr(error, "error", None)
     code, message = getattr(answer, "code", None), getattr(answer, "message", None)
     words = f"{code}: {message}" if code and message else str(error)
+    # "The request is invalid" stands alone at the top; what is invalid is in the details.
+    details = [getattr(part, "message", None) for part in getattr(answer, "details", None) or []]
+    words = " ".join([words, *(str(said) for said in details if said and said not in words)])
     line = " ".join(scrubbed(words).split()).rstrip(".")
     return f"{line}." if len(line) <= 600 else f"{line[:599]}…"
 
@@ -209,8 +212,9 @@ def _is_transient(status: int, code: str | None, said: str) -> bool:
     return status < 400 and (code or "").replace("_", "").lower() in _TRANSIENT_CODES
 
 
-def _remedy(status: int, code: str | None) -> str | None:
-    if "quota" in (code or "").lower():
+def _remedy(status: int, code: str | None, said: str) -> str | None:
+    # A deployment out of quota is a BadRequest whose details say error-outofquota.
+    if "quota" in f"{code} {said}".lower():
         return "Ask for quota in the Azure portal, or choose another size or region."
     if status == 401:
         return CredentialError.default_remedy

@@ -61,11 +61,11 @@ def delete_endpoint(
         StillBilling: It could not be seen gone; it is named in ``resources``.
     """
     end = clock.monotonic() + deadline_seconds
-    request_delete(ref, name, deadline_seconds=deadline_seconds, clock=clock)
+    was_there = request_delete(ref, name, deadline_seconds=deadline_seconds, clock=clock)
     return confirm_deleted(
         ref,
         name,
-        create_unanswered=create_unanswered,
+        create_unanswered=create_unanswered and not was_there,
         deadline_seconds=max(end - clock.monotonic(), 0.0),
         clock=clock,
     )
@@ -77,10 +77,14 @@ def request_delete(
     *,
     deadline_seconds: float = DELETE_DEADLINE_SECONDS,
     clock: Clock = SYSTEM_CLOCK,
-) -> None:
+) -> bool:
     """Ask Azure to delete the endpoint, and return as soon as it has agreed or there is none.
 
     A running operation, a lock, throttling and outages are waited out.
+
+    Returns:
+        Whether Azure refused at first since it was at work on it: the create, answered or not,
+        has then taken effect.
 
     Raises:
         StillBilling: Azure did not agree within the deadline, or refuses for good.
@@ -94,6 +98,7 @@ def request_delete(
         raise _still_billing(
             name, f"Azure did not agree to delete it in {deadline_seconds:.0f} seconds.", refusals
         )
+    return any(refusal.status == 409 for refusal in refusals)
 
 
 def confirm_deleted(
@@ -106,7 +111,8 @@ def confirm_deleted(
 ) -> DeletedAt:
     """Wait until a GET says that the endpoint is gone; ask again where its delete has failed.
 
-    Args and errors are those of :func:`delete_endpoint`.
+    Once it was seen there, the next 404 is believed. Args and errors are those of
+    :func:`delete_endpoint`.
     """
     refusals: list[ServiceError] = []
     window = UNANSWERED_WINDOW_SECONDS if create_unanswered else 0.0
@@ -114,7 +120,7 @@ def confirm_deleted(
     seen = ""
 
     def gone() -> bool | None:
-        nonlocal seen
+        nonlocal seen, believed_from
         try:
             found = find_endpoint(ref, name)
         except ServiceError as error:
@@ -126,6 +132,7 @@ def confirm_deleted(
             seen = "Its create was never answered, and may still take effect"
             return clock.monotonic() >= believed_from or None
         seen = f"It was {state_of(found)}"
+        believed_from = clock.monotonic()
         if state_of(found) != "Deleting":
             _ask_to_delete(ref, name, refusals)
         return None

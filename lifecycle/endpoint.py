@@ -401,18 +401,12 @@ def list_ours(ref: WorkspaceRef) -> list[EndpointSummary]:
         ServiceError: Azure answered with an error, or not at all.
     """
     with translated(f"listing the endpoints of {ref.name}"):
-        return [
-            EndpointSummary(
-                name=entity.name,
-                provisioning_state=state_of(entity),
-                owner=entity.tags.get(OWNER_TAG),
-                created_at=entity.tags.get(CREATED_TAG),
-                expires_at=entity.tags.get(EXPIRES_TAG),
-                keep=KEEP_TAG in entity.tags,
-            )
-            for entity in ml_client(ref).online_endpoints.list()
-            if {OWNER_TAG, CREATED_TAG, EXPIRES_TAG} & set(entity.tags or {})
-        ]
+        endpoints = list(ml_client(ref).online_endpoints.list())
+    return [
+        _summary(str(entity.name), state_of(entity), entity.tags)
+        for entity in endpoints
+        if entity.tags and {OWNER_TAG, CREATED_TAG, EXPIRES_TAG} & set(entity.tags)
+    ]
 
 
 def _deployment(ref: WorkspaceRef, endpoint: str, name: str) -> OnlineDeployment | None:
@@ -432,6 +426,17 @@ def _log_tail(ref: WorkspaceRef, endpoint: str, name: str) -> str:
         return f"Its log could not be read: {error.message}"
     lines = scrubbed(log).strip().splitlines()[-_LOG_TAIL_LINES:]
     return "\n".join(["Its log ends:", *lines]) if lines else "Its log is empty."
+
+
+def _summary(name: str, state: str, tags: Mapping[str, str]) -> EndpointSummary:
+    return EndpointSummary(
+        name=name,
+        provisioning_state=state,
+        owner=tags.get(OWNER_TAG),
+        created_at=tags.get(CREATED_TAG),
+        expires_at=tags.get(EXPIRES_TAG),
+        keep=KEEP_TAG in tags,
+    )
 
 
 def _is_owned(entity: OnlineEndpoint, endpoint: EndpointRef) -> bool:
@@ -460,7 +465,7 @@ def _identity(identity: str) -> IdentityConfiguration:
 
 def _endpoint_state(entity: OnlineEndpoint) -> EndpointState:
     return EndpointState(
-        name=entity.name,
+        name=str(entity.name),
         provisioning_state=state_of(entity),
         scoring_uri=entity.scoring_uri,
         traffic=_routes(entity),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from .errors import FinetuneError, Refused, StillBilling
@@ -63,6 +64,32 @@ class RunReport:
         finally:
             spent = time.monotonic() - began
             self.timings[step] = round(self.timings.get(step, 0.0) + spent, 3)
+
+    def plan_endpoint(self, name: str, deployment: str) -> None:
+        """Name the endpoint that will be created."""
+        self.endpoint = {
+            "name": name,
+            "deployment": deployment,
+            "created": False,
+            "deleted": False,
+            "deleted_at": None,
+        }
+
+    def endpoint_is_created(self) -> None:
+        """Say that Azure has created the endpoint."""
+        assert self.endpoint is not None
+        self.endpoint["created"] = True
+
+    def endpoint_may_bill(self) -> None:
+        """Name the endpoint among what may still be billing, until it is seen gone."""
+        assert self.endpoint is not None
+        self.still_billing.append(f"onlineEndpoints/{self.endpoint['name']}")
+
+    def endpoint_is_gone(self, moment: datetime) -> None:
+        """Say that the endpoint was seen gone at *moment*."""
+        assert self.endpoint is not None
+        self.still_billing.remove(f"onlineEndpoints/{self.endpoint['name']}")
+        self.endpoint |= {"deleted": True, "deleted_at": moment.isoformat()}
 
     def end(self, outcome: BaseException | None) -> None:
         """Set ``state`` and ``error`` from how the run ended; None is success."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prefect import get_run_logger
 
 from lifecycle import endpoint as lifecycle
@@ -88,8 +90,8 @@ def invoke_endpoint(
 def delete_endpoint(
     workspace: WorkspaceRef, name: str, *, create_unanswered: bool = False
 ) -> DeletedAt:
-    """Delete the endpoint and see it gone; StillBilling where that cannot be seen."""
-    return lifecycle.delete_endpoint(workspace, name, create_unanswered=create_unanswered)
+    """See the endpoint gone that Azure has agreed to delete; StillBilling where it is not."""
+    return lifecycle.confirm_deleted(workspace, name, create_unanswered=create_unanswered)
 
 
 def put_away_endpoint(
@@ -98,7 +100,8 @@ def put_away_endpoint(
     *,
     create_unanswered: bool,
     outcome: BaseException | None,
-) -> DeletedAt | None:
+    on_gone: Callable[[DeletedAt], None],
+) -> None:
     """Delete the endpoint in a ``finally``, without hiding how the run ended.
 
     Signals wait until it is done. Azure is asked to delete before Prefect is asked for anything:
@@ -108,29 +111,27 @@ def put_away_endpoint(
         workspace: The workspace.
         name: The endpoint's name.
         create_unanswered: Whether its create was begun and not answered.
-        outcome: The exception in flight, or None.
-
-    Returns:
-        When it was gone; None where it could not be seen gone and an exception is in flight, to
-        which a note is added.
+        outcome: The exception in flight, or None; a note is added to it where the endpoint could
+            not be seen gone.
+        on_gone: Called when it was seen gone, before the signals that waited are delivered.
 
     Raises:
         StillBilling: It could not be seen gone, and no exception is in flight.
     """
     with deferred_signals():
+        get_run_logger().info("Deleting endpoint %s; Ctrl-C waits until it is gone", name)
         try:
-            lifecycle.request_delete(workspace, name)
+            was_there = lifecycle.request_delete(workspace, name)
+            unanswered = create_unanswered and not was_there
             try:
-                return delete_endpoint(workspace, name, create_unanswered=create_unanswered)
+                gone = delete_endpoint(workspace, name, create_unanswered=unanswered)
             except StillBilling:
                 raise
             except Exception as error:
                 get_run_logger().warning("The task delete_endpoint could not run: %r", error)
-                return lifecycle.delete_endpoint(
-                    workspace, name, create_unanswered=create_unanswered
-                )
+                gone = lifecycle.confirm_deleted(workspace, name, create_unanswered=unanswered)
+            on_gone(gone)
         except StillBilling as problem:
             if outcome is None:
                 raise
             outcome.add_note(str(problem))
-            return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prefect import get_run_logger
 
 from lifecycle import job as lifecycle
@@ -46,8 +48,12 @@ def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResu
 
 
 def put_away_job(
-    workspace: WorkspaceRef, flow_run_id: str, *, outcome: BaseException | None
-) -> list[str]:
+    workspace: WorkspaceRef,
+    flow_run_id: str,
+    *,
+    outcome: BaseException | None,
+    on_left: Callable[[str], None],
+) -> None:
     """Cancel, in a ``finally``, a job that this run leaves unfinished, without hiding its outcome.
 
     A run that fails, or that a person interrupts, will not come back for its job. One that is
@@ -57,12 +63,11 @@ def put_away_job(
         workspace: The workspace.
         flow_run_id: The flow run that owns the job.
         outcome: The exception in flight, or None; a note is added where the job may go on.
-
-    Returns:
-        The names of what may still be billed.
+        on_left: Called with the name of a job that may go on, before the signals that waited are
+            delivered.
     """
     if not isinstance(outcome, Exception | KeyboardInterrupt):
-        return []
+        return
     job = None
     with deferred_signals():
         try:
@@ -72,5 +77,4 @@ def put_away_job(
         except FinetuneError as problem:
             outcome.add_note(str(problem))
             name = lifecycle.job_name(flow_run_id, 1) if job is None else job.name
-            return [f"jobs/{name}"]
-    return []
+            on_left(f"jobs/{name}")

@@ -24,7 +24,9 @@ SECONDS = {
     "deployment.delete": 0.5,
     "compute.create": 0.2,
     "job.queue": 0.2,
-    "job.step": 2.0,
+    "job.prepare": 0.2,
+    "job.step": 0.5,
+    "job.finalize": 0.2,
     "job.cancel": 0.5,
 }
 
@@ -83,6 +85,7 @@ def _start(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
     report = tmp_path / "report.json"
     environ = {**os.environ, "FINETUNE_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "cli", "run", "--config", "profiles/local.yaml"]
+    command += ["--set", "compute.idle_seconds_before_scale_down=1"]
     process = subprocess.Popen(
         [*command, "--report", str(report)], env=environ, stderr=subprocess.PIPE, text=True
     )

@@ -37,6 +37,16 @@ def _get(connection: http.client.HTTPSConnection, path: str = "/_emulator/ledger
     return answer.status
 
 
+def _is_cut(connection: http.client.HTTPSConnection) -> bool:
+    connection.sock.settimeout(1)
+    try:
+        return connection.sock.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
 def test_one_connection_serves_many_requests_quickly(server: Server) -> None:
     """Kept alive, and without the 40 ms that Nagle's algorithm and a delayed ACK cost together."""
     connection = _connection(server)
@@ -62,6 +72,7 @@ def test_stop_is_quick_while_clients_keep_connections_open(tmp_path: Path) -> No
     server.stop()
 
     assert time.perf_counter() - began < 1
+    assert [True] * 5 == [_is_cut(connection) for connection in connections]
     with pytest.raises(OSError, match=r"."):
         socket.create_connection(("127.0.0.1", server.port), timeout=1)
 

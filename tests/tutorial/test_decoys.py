@@ -40,6 +40,7 @@ class Trap:
 
     def __init__(self) -> None:
         self.visits: list[bytes] = []
+        self._open = True
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -47,17 +48,17 @@ class Trap:
 
     def close(self) -> None:
         """Stop listening."""
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        self._open = False
+        socket.create_connection(("127.0.0.1", self.port)).close()
         self._thread.join()
+        self._socket.close()
 
     def _listen(self) -> None:
         while True:
-            try:
-                visitor, _ = self._socket.accept()
-            except OSError:
-                return
+            visitor, _ = self._socket.accept()
             with visitor:
+                if not self._open:
+                    return
                 visitor.settimeout(1)
                 try:
                     self.visits.append(visitor.recv(200))
@@ -181,10 +182,10 @@ LOCAL = ["--config", str(ROOT / "profiles" / "local.yaml")]
 DATA = ["--set", f"dataset.path={ROOT / 'demo' / 'ultrachat'}"]
 
 
-@pytest.mark.parametrize("verb", ["plan", "run", "sweep"])
+@pytest.mark.parametrize("verb", ["doctor", "plan", "run", "sweep"])
 def test_the_product_touches_no_decoy(decoys: Decoys, tmp_path: Path, verb: str) -> None:
     """``finetune`` on the emulator does all it does, and nobody notices outside."""
-    settings = [] if verb == "sweep" else DATA
+    settings = DATA if verb in ("plan", "run") else []
     done = _on_emulator(decoys, tmp_path, [*FINETUNE, verb, *LOCAL, *settings])
 
     said = done.stdout + done.stderr

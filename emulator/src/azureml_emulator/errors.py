@@ -4,12 +4,10 @@
 
     WireError
     ├── BadRequest            400  UserError, or the code given
-    ├── QuotaExceeded         400  the region or the subscription has no room
     ├── Unauthorized          401
     ├── Forbidden             403
     ├── NotFound              404
     ├── Conflict              409
-    ├── TooManyRequests       429
     ├── ServiceUnavailable    503
     └── NotEmulated           501  this emulator has no such route
 
@@ -81,13 +79,6 @@ class BadRequest(WireError):
     code = "UserError"
 
 
-class QuotaExceeded(WireError):
-    """Raised when a size is out of quota."""
-
-    status = 400
-    code = "OutOfQuota"
-
-
 class Unauthorized(WireError):
     """Raised when a token or key is missing, wrong, expired, or for another audience."""
 
@@ -114,13 +105,6 @@ class Conflict(WireError):
 
     status = 409
     code = "Conflict"
-
-
-class TooManyRequests(WireError):
-    """Raised when a limit of concurrent requests is reached."""
-
-    status = 429
-    code = "TooManyRequests"
 
 
 class ServiceUnavailable(WireError):
