@@ -294,7 +294,7 @@ def _refusal(problems: list[tuple[str, str, str]]) -> ComponentInputError:
     )
     also = "; ".join(f"{_place(layer, name)}: {reason}" for layer, name, reason in others)
     return ComponentInputError(
-        f"{reason[0].upper()}{reason[1:]}.",
+        f"{reason}.",
         where=where,
         remedy=f"{remedy} Also: {also}." if also else remedy,
     )

@@ -133,7 +133,7 @@ def _sentence(problem: Any) -> tuple[str, str]:
     match problem["type"]:
         case "extra_forbidden":
             near = _nearest(problem["loc"])
-            return where, f"there is no such parameter{near}."
+            return where, f"there is no such parameter{near}"
         case "missing":
             return where, "a value is required and none is given."
         case "value_error":
@@ -147,12 +147,12 @@ def _nearest(place: tuple[int | str, ...]) -> str:
     for part in place[:-1]:
         field = model.model_fields.get(part)
         if field is None or not hasattr(field.annotation, "model_fields"):
-            return ""
+            return "."
         model = field.annotation
     near = difflib.get_close_matches(str(place[-1]), list(model.model_fields), n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; there are {', '.join(model.model_fields)}"
+    return f"; there are {', '.join(model.model_fields)}."
 
 
 def _also(others: list[tuple[str, str]]) -> str:

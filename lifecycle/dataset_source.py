@@ -166,7 +166,7 @@ def _find_in_folder(spec: DatasetSpec, folder: Path) -> Source:
         )
     for suffix in _SUFFIXES:
         splits = {path.stem: path for path in sorted(folder.glob(f"*{suffix}")) if path.is_file()}
-        if spec.train_split in splits:
+        if set(spec.used_splits.values()) & set(splits):
             return Source("files", splits)
     files = {
         path.relative_to(folder).as_posix(): path

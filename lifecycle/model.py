@@ -107,7 +107,8 @@ def select_model(ref: WorkspaceRef, spec: ModelSpec) -> ModelResult:
         ServiceError: The registry did not answer, or with an error.
     """
     doing = f"reading the model {spec.name} in the registry {ref.registry}"
-    with translated(doing, where="model.name", not_found=ModelNotFound):
+    where = "model.name" if spec.version == "latest" else "model.version"
+    with translated(doing, where=where, not_found=ModelNotFound):
         version = _resolve_version(ref, spec)
         model = clients.registry_client(ref).models.get(spec.name, version=version)
         raw = clients.registry_get(ref, f"models/{spec.name}/versions/{version}", {})

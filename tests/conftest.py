@@ -136,6 +136,10 @@ def workspace(emulator: RunningEmulator) -> WorkspaceRef:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """A real Prefect server for the session, with a home of its own; gives its API's URL."""
+    from prefect.logging.configuration import setup_logging
+
+    # Now, that Prefect's console writes to what stays open, and not to one test's capture.
+    setup_logging()
     url = os.environ["PREFECT_API_URL"]
     port = str(urlsplit(url).port)
     command = [sys.executable, "-m", "prefect", "server", "start", "--port", port]
