@@ -154,7 +154,7 @@ def _figures(runs: list[Run], latency: str, what: str) -> tuple[float, float, fl
 
 
 def _parts_table(parts: dict[str, float]) -> Table:
-    shown = Table("of which", "s", title="Processes of their own, best of 3")
+    shown = Table("of which", "s", title="Alone, best of 3")
     for name, seconds in parts.items():
         shown.add_row(name, f"{seconds:.1f}")
     return shown

@@ -126,11 +126,23 @@ def _run(
     run_id = str(flow_run.id)
     try:
         submitted = submit_job(ref, plan, training, run_id)
-        report.job = submitted.model_dump(mode="json")
+        report.job = {
+            "name": submitted.name,
+            "status": submitted.status,
+            "attempts": submitted.attempt,
+            "display_name": submitted.display_name,
+            "studio_url": submitted.studio_url,
+        }
         finished = stream_job(ref, submitted, job)
-        report.job = finished.model_dump(mode="json")
+        report.job["status"] = finished.status
     finally:
-        put_away_job(ref, run_id, outcome=sys.exception(), on_left=report.still_billing.append)
+        put_away_job(
+            ref,
+            run_id,
+            outcome=sys.exception(),
+            on_ended=report.job_has_ended,
+            on_left=report.still_billing.append,
+        )
 
     reviewed = review_metrics.submit(facts, finished.name)
     registered = register_model(ref, finished, plan.registered_name)

@@ -20,7 +20,7 @@ class EvaluationSpec(Spec):
         examples=[False],
     )
     conversations: int = Field(
-        default=20,
+        default=1,
         title="Conversations",
         description="How many held-out conversations to ask about.",
         ge=1,

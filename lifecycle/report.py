@@ -65,6 +65,11 @@ class RunReport:
             spent = time.monotonic() - began
             self.timings[step] = round(self.timings.get(step, 0.0) + spent, 3)
 
+    def job_has_ended(self, status: str) -> None:
+        """Say how the job ended, where one was submitted."""
+        if self.job is not None:
+            self.job["status"] = status
+
     def plan_endpoint(self, name: str, deployment: str) -> None:
         """Name the endpoint that will be created."""
         self.endpoint = {

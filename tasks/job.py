@@ -52,6 +52,7 @@ def put_away_job(
     flow_run_id: str,
     *,
     outcome: BaseException | None,
+    on_ended: Callable[[str], None],
     on_left: Callable[[str], None],
 ) -> None:
     """Cancel, in a ``finally``, a job that this run leaves unfinished, without hiding its outcome.
@@ -63,8 +64,9 @@ def put_away_job(
         workspace: The workspace.
         flow_run_id: The flow run that owns the job.
         outcome: The exception in flight, or None; a note is added where the job may go on.
-        on_left: Called with the name of a job that may go on, before the signals that waited are
-            delivered.
+        on_ended: Called with the status in which the job has ended.
+        on_left: Called with the name of a job that may go on. Both are called before the signals
+            that waited are delivered.
     """
     if not isinstance(outcome, Exception | KeyboardInterrupt):
         return
@@ -73,7 +75,7 @@ def put_away_job(
         try:
             job = lifecycle.find_job(workspace, flow_run_id)
             if job is not None:
-                lifecycle.cancel_job(workspace, job.name)
+                on_ended(lifecycle.cancel_job(workspace, job.name))
         except FinetuneError as problem:
             outcome.add_note(str(problem))
             name = lifecycle.job_name(flow_run_id, 1) if job is None else job.name

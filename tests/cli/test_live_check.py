@@ -94,7 +94,11 @@ def test_an_answer_that_cannot_be_read_is_a_finding(emulator: Any, report: Path)
 
 
 def test_the_committed_shapes_are_what_the_emulator_answers(
-    emulator: Any, report: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    emulator: Any,
+    report: Path,
+    prefect_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """A life cycle within the budget leaves nothing billed; the committed file is up to date."""
     monkeypatch.setenv(BUDGET, "1000")

@@ -82,6 +82,7 @@ def test_a_job_that_does_not_complete_fails_the_run(
     exit_code, report = run()
 
     assert (1, "Failed", code) == (exit_code, report["state"], report["error"]["code"])
+    assert ("Canceled" if status == "NotResponding" else status) == report["job"]["status"]
     assert report["endpoint"] is None
     assert [] == emulator.open_meters()
 

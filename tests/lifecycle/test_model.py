@@ -271,15 +271,18 @@ def test_a_fixed_version_is_that_version(registry: WorkspaceRef) -> None:
     assert "tags" == found.allow_list_source
 
 
-@pytest.mark.parametrize(("name", "version"), [("NoSuch", "latest"), ("Served", "99")])
+@pytest.mark.parametrize(
+    ("name", "version", "where"),
+    [("NoSuch", "latest", "model.name"), ("Served", "99", "model.version")],
+)
 def test_a_model_that_is_not_there_is_refused(
-    registry: WorkspaceRef, name: str, version: str
+    registry: WorkspaceRef, name: str, version: str, where: str
 ) -> None:
     """A typing error is told as such, with the parameter at fault."""
     with pytest.raises(ModelNotFound) as raised:
         select_model(registry, ModelSpec(name=name, version=version))
 
-    assert "model.name" == raised.value.where
+    assert where == raised.value.where
 
 
 @pytest.mark.parametrize("version", ["latest", "15"])
