@@ -38,7 +38,9 @@ def main(chosen: argparse.Namespace) -> int:
         }
         print(json.dumps(document, indent=2, ensure_ascii=False), file=chosen.out)
     else:
-        _show(Console(file=chosen.out), config, plan, prices)
+        # Without a terminal rich would cut names at 80 columns.
+        width = None if chosen.out.isatty() else 140
+        _show(Console(file=chosen.out, width=width), config, plan, prices)
     return 0
 
 

@@ -106,9 +106,10 @@ def test_an_endpoint_that_does_not_come_up_is_deleted(
     [
         {"status": 400, "body": '{"detail": "no"}'},
         {"status": 424, "body": "no"},
+        {"status": 500, "body": "no"},
         {"status": 200, "body": "<html>not JSON</html>"},
     ],
-    ids=["400", "424", "no-json"],
+    ids=["400", "424", "500", "no-json"],
 )
 def test_an_endpoint_that_answers_wrongly_fails_the_run(
     emulator: Any, run: Run, answer: dict[str, Any]
