@@ -33,8 +33,8 @@ check: $(INSTALLED) ## Lint, types, the import contract
 bench: $(INSTALLED) ## The tutorial's script beside the flow, one table
 	@$(BIN)/python -m benchmarks.lifecycle
 
-live-check: $(INSTALLED) ## Your own Azure ML workspace: read-only unless LIVE_BUDGET_USD is set
-	@$(BIN)/python -m cli.live_check
+live-check: $(INSTALLED) ## Your own Azure ML workspace: read-only; with LIVE_BUDGET_USD=n one small life cycle
+	@$(BIN)/python -m cli.live_check $(if $(LIVE_BUDGET_USD),--life-cycle)
 
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

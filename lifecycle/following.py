@@ -21,7 +21,7 @@ from lifecycle.logs import LIVE, JobLogs, LogLine, Run
 from lifecycle.waiting import Clock, growing
 
 FIRST_PAUSE_SECONDS = 0.5
-PAUSE_AFTER_NEWS_SECONDS = 1.0
+PAUSE_AFTER_NEWS_SECONDS = 3.0
 LONGEST_PAUSE_SECONDS = 15.0
 HEARTBEAT_SECONDS = 60.0
 OUTAGE_SECONDS = 1800.0
