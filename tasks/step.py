@@ -37,7 +37,8 @@ def step(
         remembered: Whether its result is kept for this flow run, so that a retry of the run has
             the same one. Only for what is read from Azure, never for what is made or deleted there.
         retried: Whether a transient error is met by trying again.
-        run_name: The task run's name in the UI, with parameters in braces.
+        run_name: The task run's name in the UI, with parameters in braces; the function's own
+            where not given.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
@@ -52,7 +53,7 @@ def step(
         return Task(
             timed,
             name=function.__name__,
-            task_run_name=run_name,
+            task_run_name=run_name or function.__name__.replace("_", " "),
             retries=len(RETRY_DELAYS_SECONDS) if retried else 0,
             retry_delay_seconds=RETRY_DELAYS_SECONDS if retried else None,
             retry_jitter_factor=0.3 if retried else None,
