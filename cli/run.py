@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -24,10 +24,10 @@ from .console import show_error
 
 def main(chosen: argparse.Namespace) -> int:
     """Run, write the report whatever happened, and return the exit code."""
+    _require_writable(chosen.report)
     report = RunReport()
     error: BaseException | None = None
     try:
-        _require_writable(chosen.report)
         config = load_config(chosen.config, chosen.set)
         with recording(report):
             _run(config)
@@ -44,7 +44,7 @@ def main(chosen: argparse.Namespace) -> int:
 
 def _run(config: FinetuneConfig) -> None:
     # The SDK takes seconds to import, and so does Prefect's server to start: side by side.
-    threading.Thread(target=import_module, args=("azure.ai.ml",), daemon=True).start()
+    threading.Thread(target=_import_early, args=("azure.ai.ml",), daemon=True).start()
     signal.signal(signal.SIGTERM, _interrupt)
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     from flows.finetune import finetune_chat_model
@@ -54,6 +54,12 @@ def _run(config: FinetuneConfig) -> None:
     sections = {name: getattr(config, name) for name in FinetuneConfig.model_fields}
     with _no_server_where_none_is_named():
         finetune_chat_model(**sections)
+
+
+def _import_early(module: str) -> None:
+    # What is wrong is said by the step that needs it, in its own words.
+    with suppress(Exception):
+        import_module(module)
 
 
 def _no_server_where_none_is_named() -> AbstractContextManager[object]:
@@ -119,7 +125,7 @@ def _show_success(report: RunReport, out: TextIO) -> None:
     endpoint = report.endpoint or {}
     print(f"Registered {model.get('name')} version {model.get('version')}", file=out)
     for name, value in sorted(report.metrics.items()):
-        print(f"  {name} = {value:g}", file=out)
+        print(f"  {name} = {value}", file=out)
     for response in report.responses[:1]:
         print(f"Prompt     {response['prompt']}", file=out)
         print(f"Reply      {response['reply']}", file=out)

@@ -147,7 +147,8 @@ def _run(
     reviewed = review_metrics.submit(facts, finished.name)
     registered = register_model(ref, finished, plan.registered_name)
     report.registered_model = registered.model_dump(mode="json")
-    report.metrics = reviewed.result().values
+    # As JSON, in which a loss that is not a number is text.
+    report.metrics = reviewed.result().model_dump(mode="json")["values"]
 
     planned = plan_endpoint(endpoint, run_id, flow_run.run_count, datetime.now(UTC))
     report.plan_endpoint(planned.name, endpoint.deployment_name)

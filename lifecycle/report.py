@@ -41,7 +41,7 @@ class RunReport:
     compute: dict[str, Any] | None = None
     dataset: dict[str, Any] | None = None
     job: dict[str, Any] | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float | str] = field(default_factory=dict)
     registered_model: dict[str, Any] | None = None
     endpoint: dict[str, Any] | None = None
     responses: list[dict[str, Any]] = field(default_factory=list)
