@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from lifecycle.errors import FinetuneError, Refused, StillBilling
+from lifecycle.errors import FinetuneError, StillBilling
 
 
-def show_error(error: FinetuneError) -> None:
-    """Print one error, once: what, where, and what to do."""
-    if isinstance(error, Refused):
+def show_error(error: FinetuneError, *, refused: bool) -> None:
+    """Print one error, once: what, where, and what to do.
+
+    Args:
+        error: What went wrong.
+        refused: Whether nothing had been created yet.
+    """
+    if refused:
         title = "refused, nothing was created"
     elif isinstance(error, StillBilling):
         title = "something may still be billing"

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.life_cycle:
             require_budget(config, os.environ.get(BUDGET))
     except FinetuneError as error:
-        show_error(error)
+        show_error(error, refused=True)
         return EXIT_CODES["Refused"]
     clients.observe(shapes.see)
     try:
@@ -186,7 +186,7 @@ def _check(what: str, look: Callable[[], str]) -> Check:
         with translated(f"looking at the {what}"):
             return Check(what, "ok", look())
     except FinetuneError as error:
-        show_error(error)
+        show_error(error, refused=False)
         status = f", status {error.status}" if isinstance(error, ServiceError) else ""
         return Check(what, "problem", f"{error.code}{status}")
     except Exception as error:

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = import_module(f".{chosen.verb}", __package__).main(chosen)
     except FinetuneError as error:
-        show_error(error)
+        show_error(error, refused=isinstance(error, Refused))
         if isinstance(error, StillBilling):
             return EXIT_STILL_BILLING
         return EXIT_CODES["Refused" if isinstance(error, Refused) else "Failed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,7 @@ from lifecycle.dataset import data_directory, download_data
 from lifecycle.model import select_model
 from lifecycle.preflight import Plan, check
 from lifecycle.prices import PriceLine, estimate, price_source
+from lifecycle.scoring import pick_conversations
 
 
 def main(chosen: argparse.Namespace) -> int:
@@ -28,7 +30,7 @@ def main(chosen: argparse.Namespace) -> int:
         nodes=config.compute.nodes,
         low_priority=config.compute.tier == "low_priority",
         instance_type=plan.instance_type.name,
-        instance_count=config.endpoint.instance_count,
+        instance_count=config.endpoint.instance_count * (2 if config.evaluation.baseline else 1),
     )
     if chosen.json:
         document = {
@@ -57,7 +59,7 @@ def make_plan(config: FinetuneConfig) -> Plan:
         sizes = pool.submit(list_sizes, ref)
         cluster = pool.submit(check_compute, ref, config.compute)
         data = pool.submit(download_data, config.dataset, data_directory())
-    return check(
+    plan = check(
         model.result(),
         component.result(),
         sizes.result(),
@@ -67,7 +69,11 @@ def make_plan(config: FinetuneConfig) -> Plan:
         dataset=config.dataset,
         training=config.training,
         endpoint=config.endpoint,
+        evaluation=config.evaluation,
     )
+    held_out = plan.dataset.file(config.dataset.effective_generation_split)
+    pick_conversations(Path(held_out.path), config.evaluation.conversations, config.evaluation.seed)
+    return plan
 
 
 def _show(console: Console, config: FinetuneConfig, plan: Plan, prices: list[PriceLine]) -> None:

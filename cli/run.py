@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import signal
 import sys
 import threading
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -20,12 +19,13 @@ from lifecycle.errors import ConfigurationError, FinetuneError
 from lifecycle.report import RunReport, recording
 
 from .console import show_error
+from .server import ensure_prefect_server
 
 
 def main(chosen: argparse.Namespace) -> int:
     """Run, write the report whatever happened, and return the exit code."""
     _require_writable(chosen.report)
-    report = RunReport()
+    report = RunReport(resumable=False)
     error: BaseException | None = None
     try:
         config = load_config(chosen.config, chosen.set)
@@ -46,32 +46,19 @@ def _run(config: FinetuneConfig) -> None:
     # The SDK takes seconds to import, and so does Prefect's server to start: side by side.
     threading.Thread(target=_import_early, args=("azure.ai.ml",), daemon=True).start()
     signal.signal(signal.SIGTERM, _interrupt)
-    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     from flows.finetune import finetune_chat_model
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_our_traceback)
     sections = {name: getattr(config, name) for name in FinetuneConfig.model_fields}
-    with _no_server_where_none_is_named():
-        finetune_chat_model(**sections)
+    ensure_prefect_server()
+    finetune_chat_model(**sections)
 
 
 def _import_early(module: str) -> None:
     # What is wrong is said by the step that needs it, in its own words.
     with suppress(Exception):
         import_module(module)
-
-
-def _no_server_where_none_is_named() -> AbstractContextManager[object]:
-    """Read an empty ``PREFECT_API_URL`` as no server; Prefect's events take it for an address.
-
-    It is how a caller overrides the server that an .env or a prefect.toml here may name.
-    """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    if PREFECT_API_URL.value() == "":
-        return temporary_settings(restore_defaults={PREFECT_API_URL})
-    return nullcontext()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -108,10 +95,10 @@ def _write(path: Path, report: RunReport) -> None:
 
 
 def _conclude(report: RunReport, error: BaseException | None, out: TextIO) -> None:
-    if isinstance(error, FinetuneError):
-        show_error(error)
-    elif isinstance(error, KeyboardInterrupt):
+    if report.state == "Interrupted":
         print("finetune: interrupted", file=sys.stderr)
+    elif isinstance(error, FinetuneError):
+        show_error(error, refused=report.state == "Refused")
     elif error is not None:
         print(f"finetune: failed: {type(error).__name__}: {error}", file=sys.stderr)
     for name in report.still_billing:

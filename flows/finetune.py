@@ -17,14 +17,14 @@ from lifecycle.component import TrainingSpec
 from lifecycle.compute import ComputeSpec
 from lifecycle.dataset import DatasetSpec
 from lifecycle.endpoint import EndpointRef, EndpointSpec, plan_endpoint
-from lifecycle.errors import EndpointError
+from lifecycle.errors import EndpointError, EndpointTaken
 from lifecycle.evaluation import EvaluationSpec, exchanges
 from lifecycle.job import JobSpec
 from lifecycle.model import ModelSpec
 from lifecycle.preflight import Plan
 from lifecycle.registration import RegisteredModel
 from lifecycle.report import RunReport, current_report, recording
-from lifecycle.scoring import pick_conversations
+from lifecycle.scoring import Conversation, pick_conversations
 from tasks.auth import authenticate
 from tasks.component import get_component
 from tasks.compute import check_compute, ensure_compute, list_sizes
@@ -115,7 +115,10 @@ def _run(
         dataset=dataset,
         training=training,
         endpoint=endpoint,
+        evaluation=evaluation,
     )
+    held_out = Path(plan.dataset.file(dataset.effective_generation_split).path)
+    asked = pick_conversations(held_out, evaluation.conversations, evaluation.seed)
     _report_plan(report, plan)
 
     # From here on Azure is asked to make things: called directly, so that a cancel interrupts the
@@ -136,13 +139,7 @@ def _run(
         finished = stream_job(ref, submitted, job)
         report.job["status"] = finished.status
     finally:
-        put_away_job(
-            ref,
-            run_id,
-            outcome=sys.exception(),
-            on_ended=report.job_has_ended,
-            on_left=report.still_billing.append,
-        )
+        put_away_job(ref, report, outcome=sys.exception())
 
     reviewed = review_metrics.submit(facts, finished.name)
     registered = register_model(ref, finished, plan.registered_name)
@@ -161,25 +158,19 @@ def _run(
             raise
         answered = True
         report.endpoint_is_created()
-        _try_out(report, ref, plan, dataset, endpoint, evaluation, planned, registered)
+        _try_out(report, ref, plan, asked, endpoint, evaluation, planned, registered)
     finally:
         outcome = sys.exception()
-        if outcome is not None or not endpoint.keep:
-            report.endpoint_may_bill()
-            put_away_endpoint(
-                ref,
-                planned.name,
-                create_unanswered=not answered,
-                outcome=outcome,
-                on_gone=lambda gone: report.endpoint_is_gone(gone.deleted_at),
-            )
+        is_ours = not isinstance(outcome, EndpointTaken)
+        if is_ours and (outcome is not None or not endpoint.keep):
+            put_away_endpoint(ref, report, create_unanswered=not answered, outcome=outcome)
 
 
 def _try_out(
     report: RunReport,
     workspace: WorkspaceRef,
     plan: Plan,
-    dataset: DatasetSpec,
+    asked: list[Conversation],
     endpoint: EndpointSpec,
     evaluation: EvaluationSpec,
     planned: EndpointRef,
@@ -187,8 +178,6 @@ def _try_out(
 ) -> None:
     deploy_model(workspace, endpoint, planned, registered, endpoint.deployment_name)
     route_traffic(workspace, planned, {endpoint.deployment_name: 100})
-    held_out = plan.dataset.file(dataset.effective_generation_split)
-    asked = pick_conversations(Path(held_out.path), evaluation.conversations, evaluation.seed)
     timeout = endpoint.request_timeout_seconds
     replies = invoke_endpoint(workspace, planned.name, None, asked, timeout)
     before = None

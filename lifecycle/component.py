@@ -22,6 +22,7 @@ from lifecycle.errors import ComponentInputError, ComponentNotFound
 from lifecycle.model import Scalar
 from lifecycle.plain import Result, Spec
 
+_LARGEST_INTEGER = 2**31 - 1  # What the component's Python and its accelerators take.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$"
 
 
@@ -308,6 +309,8 @@ def _as_integer(value: Scalar) -> int:
     number = _as_number(value)
     if not float(number).is_integer():
         raise ValueError(f"{value!r} is no whole number")
+    if abs(number) > _LARGEST_INTEGER:
+        raise ValueError(f"{value!r} is beyond {_LARGEST_INTEGER}")
     return int(number)
 
 

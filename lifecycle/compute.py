@@ -31,7 +31,7 @@ class ComputeSpec(Spec):
 
     name: str | None = Field(
         default="gpu-cluster-big",
-        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,30}[A-Za-z0-9]$",
+        pattern=r"^[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]$",
         title="Cluster",
         description="Name of the compute cluster, made if it is not there. None: serverless.",
         examples=["gpu-cluster-big", None],

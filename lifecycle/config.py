@@ -91,7 +91,7 @@ def _read(path: Path) -> dict[str, Any]:
             where=str(path),
             remedy="Name one of the files in profiles/, or your own.",
         ) from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(
             f"the file is not YAML: {' '.join(str(error).split())}.", where=str(path)
         ) from error
@@ -116,8 +116,8 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         )
     try:
         value = YAML(typ="safe", pure=True).load(text) if text else None
-    except YAMLError as error:
-        raise ConfigurationError(f"{text!r} cannot be read as a value.", where=name) from error
+    except (YAMLError, RecursionError) as error:
+        raise ConfigurationError(f"{text[:80]!r} cannot be read as a value.", where=name) from error
     section = values
     for key in keys[:-1]:
         inner = section.setdefault(key, {})

@@ -24,7 +24,7 @@ from lifecycle.deletion import (
     find_endpoint,
     request_delete,
 )
-from lifecycle.errors import EndpointError, ServiceError
+from lifecycle.errors import ConfigurationError, EndpointError, EndpointTaken, ServiceError
 from lifecycle.names import ENDPOINT_PREFIX_LENGTH, endpoint_name, validate_endpoint_prefix
 from lifecycle.operation import Change, carry_out, state_of
 from lifecycle.plain import Result, Spec
@@ -232,6 +232,28 @@ def plan_endpoint(spec: EndpointSpec, flow_run_id: str, attempt: int, now: datet
     )
 
 
+def require_lifetime(spec: EndpointSpec, *, deployments: int, requests: int) -> None:
+    """Refuse an endpoint that would expire while it is in use: a sweep could delete it then.
+
+    Args:
+        spec: What is asked for.
+        deployments: How many are made one after the other.
+        requests: How many are sent one after the other.
+
+    Raises:
+        ConfigurationError: All of it may take longer than ``expires_after_minutes``.
+    """
+    deploying = spec.create_deadline_minutes + deployments * spec.deploy_deadline_minutes
+    needed = deploying + requests * spec.request_timeout_seconds / 60
+    if spec.expires_after_minutes <= needed:
+        raise ConfigurationError(
+            f"the endpoint may be in use for {needed:g} minutes ({deployments} deployments, "
+            f"{requests} requests), and would expire after {spec.expires_after_minutes:g}.",
+            where="endpoint.expires_after_minutes",
+            remedy=f"Set it above {needed:g}, or lower the deadlines or evaluation.conversations.",
+        )
+
+
 def create_endpoint(
     ref: WorkspaceRef, spec: EndpointSpec, endpoint: EndpointRef, *, clock: Clock = SYSTEM_CLOCK
 ) -> EndpointState:
@@ -248,10 +270,9 @@ def create_endpoint(
     client = ml_client(ref)
     found = find_endpoint(ref, endpoint.name)
     if found is not None and not _is_owned(found, endpoint):
-        raise EndpointError(
+        raise EndpointTaken(
             "An endpoint of this name is there already, and it is not this run's.",
             where=endpoint.name,
-            remedy="Choose another endpoint.name_prefix.",
         )
     wanted = ManagedOnlineEndpoint(
         name=endpoint.name,

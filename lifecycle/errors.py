@@ -24,6 +24,7 @@
     │   └── JobDeadlineExceeded
     ├── RegistrationError             the trained model could not be registered
     ├── EndpointError                 the endpoint or its deployment did not come up
+    │   └── EndpointTaken             the name is another owner's
     ├── ScoringError                  the endpoint answered, but with no usable reply
     └── StillBilling                  something that costs money may be left
 
@@ -156,7 +157,7 @@ class ComponentInputError(Refused):
     """Raised when a training parameter is no input of the component, or out of its bounds."""
 
     code = "ComponentInputError"
-    default_remedy = "Correct the parameter; `finetune plan` lists the component's inputs."
+    default_remedy = "Correct the parameter, or leave it out."
 
 
 class ComputeNotUsable(Refused):
@@ -177,7 +178,7 @@ class SizeUnknown(Refused):
     """Raised when the region does not offer the VM size."""
 
     code = "SizeUnknown"
-    default_remedy = "Choose a size that `finetune plan` lists for the region."
+    default_remedy = "Choose a size that the region offers."
 
 
 class DatasetError(Refused):
@@ -259,6 +260,13 @@ class EndpointError(FinetuneError):
 
     code = "EndpointError"
     default_remedy = "Read the deployment's log; the failed deployment has been deleted."
+
+
+class EndpointTaken(EndpointError):
+    """Raised when the endpoint's name is another owner's: it is not ours to change or delete."""
+
+    code = "EndpointTaken"
+    default_remedy = "Choose another endpoint.name_prefix."
 
 
 class ScoringError(FinetuneError):

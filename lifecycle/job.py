@@ -283,7 +283,7 @@ def cancel_job(
         raise StillBilling(
             f"The job {name} was asked to stop, and is still {attempt.status} after "
             f"{deadline_seconds:g} s.",
-            resources=[name],
+            resources=[f"jobs/{name}"],
             remedy="Cancel it in Azure ML studio.",
         ) from attempt.refusal
     return status

@@ -20,8 +20,9 @@ from lifecycle.compute import (
     validate_compute,
 )
 from lifecycle.dataset import DatasetResult, DatasetSpec, SplitFile
-from lifecycle.endpoint import EndpointSpec
+from lifecycle.endpoint import EndpointSpec, require_lifetime
 from lifecycle.errors import ComponentInputError, ModelNotFound, Refused
+from lifecycle.evaluation import EvaluationSpec
 from lifecycle.job import TRAINED_MODEL_OUTPUT, compute_inputs, display_name, effective_batch
 from lifecycle.model import ModelResult
 from lifecycle.plain import Result
@@ -79,6 +80,7 @@ def check(
     dataset: DatasetSpec,
     training: TrainingSpec,
     endpoint: EndpointSpec,
+    evaluation: EvaluationSpec,
 ) -> Plan:
     """Check everything that was found against everything that was asked for.
 
@@ -92,6 +94,7 @@ def check(
         dataset: The data set asked for.
         training: The component and parameters asked for.
         endpoint: The endpoint asked for.
+        evaluation: What will be asked of the endpoint.
 
     Raises:
         Refused: The first problem, as the class it is; its remedy goes on to name all others.
@@ -104,6 +107,11 @@ def check(
         lambda: _data_inputs(dataset, data),
         lambda: _check_wiring(component, model, compute, dataset),
         lambda: _registered_name(model, dataset),
+        lambda: require_lifetime(
+            endpoint,
+            deployments=2 if evaluation.baseline else 1,
+            requests=evaluation.conversations * (2 if evaluation.baseline else 1),
+        ),
     )
     parameters = merge_parameters(component, training, model.defaults)
     size = validate_compute(compute, found, sizes, model.finetune_allow_list)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from .errors import FinetuneError, Refused, StillBilling
+from .errors import FinetuneError, Refused
 
 State = Literal["Running", "Completed", "Failed", "Refused", "Interrupted"]
 
@@ -30,6 +30,8 @@ class RunReport:
         spending: Whether a step that creates something in Azure has begun: a refusal before that
             is state Refused, after it Failed.
         still_billing: What may be left and costs money, by name.
+        resumable: Whether a later attempt of the run can come back for its job. On the command
+            line none will.
         timings: Seconds by step; steps that run side by side overlap.
     """
 
@@ -50,10 +52,12 @@ class RunReport:
     timings: dict[str, float] = field(default_factory=dict)
     still_billing: list[str] = field(default_factory=list)
     spending: bool = False
+    resumable: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON."""
-        return {name: value for name, value in vars(self).items() if name != "spending"}
+        inner = ("spending", "resumable")
+        return {name: value for name, value in vars(self).items() if name not in inner}
 
     @contextmanager
     def timing(self, step: str) -> Iterator[None]:
@@ -65,10 +69,15 @@ class RunReport:
             spent = time.monotonic() - began
             self.timings[step] = round(self.timings.get(step, 0.0) + spent, 3)
 
-    def job_has_ended(self, status: str) -> None:
-        """Say how the job ended, where one was submitted."""
-        if self.job is not None:
-            self.job["status"] = status
+    def may_bill(self, name: str) -> None:
+        """Name *name* among what may still be billing, until it is seen gone."""
+        if name not in self.still_billing:
+            self.still_billing.append(name)
+
+    def is_gone(self, name: str) -> None:
+        """Say that *name* is billed no longer."""
+        if name in self.still_billing:
+            self.still_billing.remove(name)
 
     def plan_endpoint(self, name: str, deployment: str) -> None:
         """Name the endpoint that will be created."""
@@ -85,15 +94,10 @@ class RunReport:
         assert self.endpoint is not None
         self.endpoint["created"] = True
 
-    def endpoint_may_bill(self) -> None:
-        """Name the endpoint among what may still be billing, until it is seen gone."""
-        assert self.endpoint is not None
-        self.still_billing.append(f"onlineEndpoints/{self.endpoint['name']}")
-
     def endpoint_is_gone(self, moment: datetime) -> None:
         """Say that the endpoint was seen gone at *moment*."""
         assert self.endpoint is not None
-        self.still_billing.remove(f"onlineEndpoints/{self.endpoint['name']}")
+        self.is_gone(f"onlineEndpoints/{self.endpoint['name']}")
         self.endpoint |= {"deleted": True, "deleted_at": moment.isoformat()}
 
     def end(self, outcome: BaseException | None) -> None:
@@ -102,8 +106,6 @@ class RunReport:
             self.state = "Completed"
             return
         self.error = describe(outcome)
-        if isinstance(outcome, StillBilling):
-            self.still_billing += [n for n in outcome.resources if n not in self.still_billing]
         if not isinstance(outcome, Exception):
             self.state = "Interrupted"
         elif isinstance(outcome, Refused) and not self.spending:

@@ -269,7 +269,7 @@ class _Line:
             except _TryAgainError as again:
                 pause = next(pauses, None)
                 if pause is None:
-                    raise again.problem from again.__cause__
+                    raise again.problem from None
                 logger.info("%s: %s Trying again.", self.endpoint_name, again.problem.message)
                 self.clock.sleep(_pause(pause, again.after))
 
@@ -283,21 +283,24 @@ class _Line:
                 timeout=(_CONNECT_SECONDS, self.timeout_seconds),
                 allow_redirects=False,
             )
-        except requests.ReadTimeout as error:
-            raise self._problem(
+        except requests.ReadTimeout:
+            problem: ScoringError | _TryAgainError = self._problem(
                 f"No answer within {self.timeout_seconds:g} seconds.",
                 remedy="Raise endpoint.request_timeout_seconds, or choose a larger instance type.",
-            ) from error
+            )
         except requests.RequestException as error:
-            raise _TryAgainError(
+            problem = _TryAgainError(
                 self._problem(
                     f"The endpoint could not be reached: {self._excerpt(str(error))}",
                     remedy="Check the network, the proxy and the certificates.",
                 )
-            ) from error
-        if answer.status_code != requests.codes.ok:
-            raise self._refusal(answer)
-        return self._reply(answer)
+            )
+        else:
+            if answer.status_code == requests.codes.ok:
+                return self._reply(answer)
+            problem = self._refusal(answer)
+        # Raised here, past the except: what requests raises carries the request, and that the key.
+        raise problem
 
     def _refusal(self, answer: requests.Response) -> ScoringError | _TryAgainError:
         model = answer.headers.get(_MODEL_STATUS)

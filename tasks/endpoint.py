@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prefect import get_run_logger
 
 from lifecycle import endpoint as lifecycle
@@ -18,6 +16,7 @@ from lifecycle.endpoint import (
 )
 from lifecycle.errors import StillBilling
 from lifecycle.registration import RegisteredModel
+from lifecycle.report import RunReport
 from lifecycle.scoring import Conversation
 from lifecycle.signals import deferred_signals
 
@@ -96,28 +95,29 @@ def delete_endpoint(
 
 def put_away_endpoint(
     workspace: WorkspaceRef,
-    name: str,
+    report: RunReport,
     *,
     create_unanswered: bool,
     outcome: BaseException | None,
-    on_gone: Callable[[DeletedAt], None],
 ) -> None:
-    """Delete the endpoint in a ``finally``, without hiding how the run ended.
+    """Delete the run's endpoint in a ``finally``, without hiding how the run ended.
 
     Signals wait until it is done. Azure is asked to delete before Prefect is asked for anything:
     a Prefect server that is gone costs the task run in the UI, never the deletion.
 
     Args:
         workspace: The workspace.
-        name: The endpoint's name.
+        report: The run; the endpoint is named in ``still_billing`` until it was seen gone.
         create_unanswered: Whether its create was begun and not answered.
         outcome: The exception in flight, or None; a note is added to it where the endpoint could
             not be seen gone.
-        on_gone: Called when it was seen gone, before the signals that waited are delivered.
 
     Raises:
         StillBilling: It could not be seen gone, and no exception is in flight.
     """
+    assert report.endpoint is not None
+    name = report.endpoint["name"]
+    report.may_bill(f"onlineEndpoints/{name}")
     with deferred_signals():
         get_run_logger().info("Deleting endpoint %s; Ctrl-C waits until it is gone", name)
         try:
@@ -130,7 +130,7 @@ def put_away_endpoint(
             except Exception as error:
                 get_run_logger().warning("The task delete_endpoint could not run: %r", error)
                 gone = lifecycle.confirm_deleted(workspace, name, create_unanswered=unanswered)
-            on_gone(gone)
+            report.endpoint_is_gone(gone.deleted_at)
         except StillBilling as problem:
             if outcome is None:
                 raise

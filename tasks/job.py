@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prefect import get_run_logger
 
 from lifecycle import job as lifecycle
@@ -13,9 +11,14 @@ from lifecycle.errors import FinetuneError
 from lifecycle.job import JobRef, JobResult, JobSpec
 from lifecycle.logs import LogLine
 from lifecycle.preflight import Plan
+from lifecycle.report import RunReport
 from lifecycle.signals import deferred_signals
+from lifecycle.waiting import growing, wait_until
 
 from .step import step
+
+# How long a submit that was interrupted may still take effect.
+UNANSWERED_SECONDS = 20.0
 
 
 @step(run_name="submit {plan.display_name}")
@@ -48,35 +51,41 @@ def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResu
 
 
 def put_away_job(
-    workspace: WorkspaceRef,
-    flow_run_id: str,
-    *,
-    outcome: BaseException | None,
-    on_ended: Callable[[str], None],
-    on_left: Callable[[str], None],
+    workspace: WorkspaceRef, report: RunReport, *, outcome: BaseException | None
 ) -> None:
     """Cancel, in a ``finally``, a job that this run leaves unfinished, without hiding its outcome.
 
     A run that fails, or that a person interrupts, will not come back for its job. One that is
-    terminated from outside may: its job goes on, and the next attempt adopts it.
+    terminated from outside may: its job goes on, and the next attempt adopts it. Signals wait
+    until it is done.
 
     Args:
         workspace: The workspace.
-        flow_run_id: The flow run that owns the job.
+        report: The run, and the job as far as it is known. A job that may go on is named in
+            ``still_billing``.
         outcome: The exception in flight, or None; a note is added where the job may go on.
-        on_ended: Called with the status in which the job has ended.
-        on_left: Called with the name of a job that may go on. Both are called before the signals
-            that waited are delivered.
     """
-    if not isinstance(outcome, Exception | KeyboardInterrupt):
+    if outcome is None:
         return
-    job = None
+    if report.resumable and not isinstance(outcome, Exception | KeyboardInterrupt):
+        return
+    assert report.flow_run_id is not None
+    name = report.job["name"] if report.job else lifecycle.job_name(report.flow_run_id, 1)
+    report.may_bill(f"jobs/{name}")
     with deferred_signals():
+        get_run_logger().info("Canceling job %s; Ctrl-C waits until it has ended", name)
         try:
-            job = lifecycle.find_job(workspace, flow_run_id)
+            # A submit that was interrupted may take effect yet; one that failed has looked itself.
+            patience = 0.0 if isinstance(outcome, Exception) or report.job else UNANSWERED_SECONDS
+            job = wait_until(
+                lambda: lifecycle.find_job(workspace, str(report.flow_run_id)),
+                every=growing(0.5, 5.0),
+                deadline=patience,
+            )
             if job is not None:
-                on_ended(lifecycle.cancel_job(workspace, job.name))
+                ended = lifecycle.cancel_job(workspace, job.name)
+                if report.job is not None:
+                    report.job["status"] = ended
+            report.is_gone(f"jobs/{name}")
         except FinetuneError as problem:
             outcome.add_note(str(problem))
-            name = lifecycle.job_name(flow_run_id, 1) if job is None else job.name
-            on_left(f"jobs/{name}")

@@ -9,6 +9,7 @@ from lifecycle.component import ComponentResult, TrainingSpec
 from lifecycle.compute import ComputeSpec, ComputeState, SizeInfo
 from lifecycle.dataset import DatasetResult, DatasetSpec
 from lifecycle.endpoint import EndpointSpec
+from lifecycle.evaluation import EvaluationSpec
 from lifecycle.model import ModelResult
 from lifecycle.preflight import Plan
 
@@ -27,6 +28,7 @@ def check_plan(
     dataset: DatasetSpec,
     training: TrainingSpec,
     endpoint: EndpointSpec,
+    evaluation: EvaluationSpec,
 ) -> Plan:
     """Check what was found against what is asked for; nothing is read, nothing is made."""
     plan = preflight.check(
@@ -39,6 +41,7 @@ def check_plan(
         dataset=dataset,
         training=training,
         endpoint=endpoint,
+        evaluation=evaluation,
     )
     logger = get_run_logger()
     for warning in plan.warnings:

@@ -81,13 +81,61 @@ def test_a_second_ctrl_c_does_not_cut_the_cleanup_off(
     assert [] == _settled_meters(slow_emulator)
 
 
-def _start(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
+@pytest.mark.parametrize("moment", ["while the job is submitted", "while the job runs"])
+def test_a_plain_kill_ends_the_job_too(
+    slow_emulator: Any, prefect_server: str, tmp_path: Path, moment: str
+) -> None:
+    """Nobody comes back for the job of a command line: SIGTERM cancels it as Ctrl-C does."""
+    process, report = _start(tmp_path)
+    _await_request(slow_emulator, process, *MOMENTS[moment])
+
+    process.terminate()
+    _, said = process.communicate(timeout=90)
+
+    document = json.loads(report.read_text())
+    assert (130, [], "Canceled") == (
+        process.returncode,
+        document["still_billing"],
+        _job_status(slow_emulator),
+    ), said
+    assert [] == _settled_meters(slow_emulator)
+
+
+def test_ctrl_c_on_a_terminal_does_not_take_the_prefect_server_away(
+    slow_emulator: Any, tmp_path: Path
+) -> None:
+    """It reaches the whole process group; the run's own server stays until the run has ended."""
+    process, report = _start(tmp_path, PREFECT_API_URL="", PREFECT_HOME=str(tmp_path / "prefect"))
+    _await_request(slow_emulator, process, *MOMENTS["while the job runs"])
+
+    os.killpg(process.pid, signal.SIGINT)
+    interrupted = time.monotonic()
+    _, said = process.communicate(timeout=90)
+
+    assert (130, "Interrupted") == (process.returncode, json.loads(report.read_text())["state"])
+    assert "Connection refused" not in said
+    assert "All connection attempts failed" not in said
+    assert time.monotonic() - interrupted < 45
+    assert [] == _settled_meters(slow_emulator)
+
+
+def _job_status(emulator: Any) -> str:
+    """Return the state of the only job that there is."""
+    (job,) = [run for run in emulator.server.emulator.store.list("run") if run["parent"] is None]
+    return str(job["status"])
+
+
+def _start(tmp_path: Path, **variables: str) -> tuple[subprocess.Popen[str], Path]:
     report = tmp_path / "report.json"
-    environ = {**os.environ, "FINETUNE_CACHE": str(tmp_path / "cache")}
+    environ = {**os.environ, "FINETUNE_CACHE": str(tmp_path / "cache"), **variables}
     command = [sys.executable, "-m", "cli", "run", "--config", "profiles/local.yaml"]
     command += ["--set", "compute.idle_seconds_before_scale_down=1"]
     process = subprocess.Popen(
-        [*command, "--report", str(report)], env=environ, stderr=subprocess.PIPE, text=True
+        [*command, "--report", str(report)],
+        env=environ,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     return process, report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,12 @@ def test_a_run_makes_a_model_and_leaves_no_meter(emulator: Any, run: Run) -> Non
 
 def test_serverless_compute_and_a_baseline_work_too(emulator: Any, run: Run) -> None:
     """No cluster is made, and the foundation model is asked the same as the trained one."""
-    code, report = run("compute.name=", "evaluation.baseline=true", "evaluation.conversations=2")
+    code, report = run(
+        "compute.name=",
+        "evaluation.baseline=true",
+        "evaluation.conversations=2",
+        "endpoint.expires_after_minutes=150",
+    )
 
     assert 0 == code, report["error"]
     assert [2, True] == [report["evaluation"]["n"], report["responses"][0]["before"] is not None]
@@ -122,6 +128,30 @@ def test_an_endpoint_that_answers_wrongly_fails_the_run(
     assert (1, "ScoringError") == (exit_code, report["error"]["code"])
     assert True is report["endpoint"]["deleted"]
     assert [] == emulator.open_meters()
+
+
+def test_data_that_nobody_answered_is_refused_before_anything_is_spent(
+    emulator: Any, run: Run, tmp_path: Path
+) -> None:
+    """The rows that the endpoint will be asked are looked at before the training, not after."""
+    folder = tmp_path / "unanswered"
+    shutil.copytree("demo/ultrachat", folder)
+    turns = [{"role": "user", "content": "And then?"}]
+    (folder / "test_gen.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+
+    exit_code, report = run(f"dataset.path={folder}")
+
+    assert (2, "DatasetError") == (exit_code, report["error"]["code"])
+    assert [] == emulator.ledger()["meters"]
+
+
+def test_an_endpoint_that_would_expire_in_use_is_refused(emulator: Any, run: Run) -> None:
+    """A sweep must not delete what a long evaluation is still asking."""
+    exit_code, report = run("evaluation.baseline=true", "endpoint.deploy_deadline_minutes=60")
+
+    assert 2 == exit_code
+    assert "endpoint.expires_after_minutes" == report["error"]["where"]
+    assert [] == emulator.ledger()["meters"]
 
 
 def test_what_cannot_be_deleted_is_named_and_is_exit_3(emulator: Any, run: Run) -> None:

@@ -15,6 +15,7 @@ from lifecycle.component import TrainingSpec, get_component
 from lifecycle.compute import ComputeSpec, SizeInfo
 from lifecycle.dataset import DatasetSpec, download_data
 from lifecycle.endpoint import EndpointRef, EndpointSpec, plan_endpoint
+from lifecycle.evaluation import EvaluationSpec
 from lifecycle.job import JobResult, JobSpec, stream_job, submit_job
 from lifecycle.model import ModelSpec, select_model
 from lifecycle.preflight import Plan, check
@@ -124,6 +125,7 @@ def make_plan(tmp_path: Path) -> Callable[[WorkspaceRef], Plan]:
             dataset=dataset,
             training=training,
             endpoint=EndpointSpec(instance_type=size.name),
+            evaluation=EvaluationSpec(),
         )
 
     return make

@@ -479,7 +479,7 @@ def test_a_cancel_without_effect_may_be_billing(
     with pytest.raises(StillBilling) as alarm:
         cancel_job(slow_workspace, job.name, deadline_seconds=30, clock=clock)
 
-    assert [job.name] == alarm.value.resources
+    assert [f"jobs/{job.name}"] == alarm.value.resources
 
 
 def test_a_job_that_is_not_there_cannot_be_canceled(

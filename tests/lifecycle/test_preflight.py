@@ -18,6 +18,7 @@ from lifecycle.errors import (
     SizeNotAllowed,
     SizeUnknown,
 )
+from lifecycle.evaluation import EvaluationSpec
 from lifecycle.model import ModelResult
 from lifecycle.preflight import Plan, check
 
@@ -116,6 +117,7 @@ def plan(**given: Any) -> Plan:
         "dataset": DatasetSpec(),
         "training": TrainingSpec(),
         "endpoint": EndpointSpec(instance_type=A100),
+        "evaluation": EvaluationSpec(),
     }
     return check(**{**usual, **given})
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lifecycle.errors import JobFailed, SizeNotAllowed, StillBilling
+from lifecycle.errors import JobFailed, SizeNotAllowed
 from lifecycle.report import RunReport, current_report, recording
 
 KEYS = {
@@ -29,7 +29,6 @@ def test_the_report_has_the_keys_that_scripts_rely_on() -> None:
         (SizeNotAllowed("no"), False, "Refused", 2),
         (SizeNotAllowed("no"), True, "Failed", 1),
         (JobFailed("it failed"), True, "Failed", 1),
-        (StillBilling("it is there", resources=["onlineEndpoints/x"]), True, "Failed", 3),
         (KeyboardInterrupt(), True, "Interrupted", 130),
         (RuntimeError("a bug"), False, "Failed", 1),
     ],

@@ -28,6 +28,8 @@ USER_ASSIGNED_CLIENT_ID = "00000000-0000-4000-8000-0000000000cc"
 # Known to every tenant: scripts probe their credential with it, whichever cloud they then work in.
 # The emulator's own Resource Manager takes no token for it.
 _PUBLIC_ARM = "https://management.azure.com"
+# Asked for by the SDK, whichever the cloud, when a registry's model is deployed.
+_PUBLIC_ML = "https://ml.azure.com"
 _NAMED_BY = ("client_id", "mi_res_id", "object_id", "principal_id")
 
 
@@ -76,7 +78,7 @@ def get_token(emulator: Emulator, call: Call) -> Reply:
             "ClientId/ResourceId/PrincipalId.",
         )
     resource = call.query.get("resource", "").rstrip("/")
-    if resource not in (call.base_url, ML_AUDIENCE, _PUBLIC_ARM):
+    if resource not in (call.base_url, ML_AUDIENCE, _PUBLIC_ARM, _PUBLIC_ML):
         return _no_token(
             400,
             f"AADSTS500011: The resource principal named {resource or '(none)'} was not found in "
