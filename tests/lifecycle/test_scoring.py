@@ -385,6 +385,21 @@ def test_the_key_is_in_no_message(
     assert "xxx *** ***" in str(failure.value)
 
 
+def test_no_error_carries_the_key_in_what_it_was_raised_from(
+    emulator: Any, workspace: WorkspaceRef, live: str, clock: Any
+) -> None:
+    """A server that has gone leaves an error whose causes hold no request, and so no key."""
+    with connection(workspace, live, None, 10, clock=clock) as ask:
+        emulator.server.stop()
+        with pytest.raises(ScoringError, match="could not be reached") as failure:
+            ask(REQUEST)
+
+    link: BaseException | None = failure.value
+    while link is not None:
+        assert not hasattr(link, "request")
+        link = link.__cause__ or link.__context__
+
+
 def test_an_endpoint_that_is_not_there_is_an_error(workspace: WorkspaceRef) -> None:
     """Without an endpoint there is no key to fetch."""
     with pytest.raises(ServiceError, match="reading the address and key of ultrachat-none-a1"):
