@@ -70,11 +70,37 @@ def check_config(values: Mapping[str, Any], *, source: str | None = None) -> Fin
     try:
         return FinetuneConfig.model_validate(values)
     except ValidationError as error:
-        problems = [_sentence(problem) for problem in error.errors(include_url=False)]
-        first, *others = problems
-        message = first[1] if not others else first[1] + _also(others)
-        where = first[0] if source is None else f"{source}: {first[0]}"
-        raise ConfigurationError(message, where=where) from None
+        raise _refusal(error, source) from None
+
+
+def check_workspace(values: Mapping[str, Any], *, source: str | None = None) -> WorkspaceSpec:
+    """Return the ``workspace`` section of *values*; the others need not be there, nor complete.
+
+    Raises:
+        ConfigurationError: As :func:`load_config`, of this section and the sections' names.
+    """
+    try:
+        return _Workspace.model_validate(
+            {
+                name: value
+                for name, value in values.items()
+                if name == "workspace" or name not in FinetuneConfig.model_fields
+            }
+        ).workspace
+    except ValidationError as error:
+        raise _refusal(error, source) from None
+
+
+class _Workspace(Spec):
+    workspace: WorkspaceSpec = Field(default_factory=WorkspaceSpec)
+
+
+def _refusal(error: ValidationError, source: str | None) -> ConfigurationError:
+    problems = [_sentence(problem) for problem in error.errors(include_url=False)]
+    first, *others = problems
+    message = first[1] if not others else first[1] + _also(others)
+    where = first[0] if source is None else f"{source}: {first[0]}"
+    return ConfigurationError(message, where=where)
 
 
 def _read(path: Path) -> dict[str, Any]:

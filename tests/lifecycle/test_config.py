@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lifecycle.config import FinetuneConfig, load_config
+from lifecycle.config import FinetuneConfig, check_workspace, load_config
 from lifecycle.errors import ConfigurationError
 
 PROFILES = Path("profiles")
@@ -72,6 +72,20 @@ def test_a_wrong_value_is_refused_with_its_place(setting: str, where: str, said:
 
     assert str(refusal.value.where).endswith(where)
     assert said in refusal.value.message
+
+
+def test_a_verb_that_needs_the_workspace_alone_checks_it_alone() -> None:
+    """An incomplete model section is no matter to a sweep; a misspelt name is told as ever."""
+    named = {"workspace": {"name": "w"}, "model": {}}
+    assert "w" == check_workspace(named).name
+
+    for wrong, said in (
+        ({"workspace": {"nmae": "w"}}, "did you mean 'name'?"),
+        ({"worskpace": {"name": "w"}}, "did you mean 'workspace'?"),
+    ):
+        with pytest.raises(ConfigurationError) as refusal:
+            check_workspace(wrong)
+        assert said in refusal.value.message
 
 
 def test_all_mistakes_are_named_at_once() -> None:
