@@ -30,7 +30,7 @@ def main(chosen: argparse.Namespace) -> int:
     try:
         config = load_config(chosen.config, chosen.set)
         with recording(report):
-            _run(config)
+            _run(config, report)
     except (Exception, KeyboardInterrupt) as problem:
         error = problem
         if report.state == "Running":
@@ -42,10 +42,16 @@ def main(chosen: argparse.Namespace) -> int:
     return report.exit_code()
 
 
-def _run(config: FinetuneConfig) -> None:
+def _run(config: FinetuneConfig, report: RunReport) -> None:
     # The SDK takes seconds to import, and so does Prefect's server to start: side by side.
     threading.Thread(target=_import_early, args=("azure.ai.ml",), daemon=True).start()
-    signal.signal(signal.SIGTERM, _interrupt)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        report.interrupted = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     from flows.finetune import finetune_chat_model
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
@@ -59,10 +65,6 @@ def _import_early(module: str) -> None:
     # What is wrong is said by the step that needs it, in its own words.
     with suppress(Exception):
         import_module(module)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _without_our_traceback(record: logging.LogRecord) -> bool:

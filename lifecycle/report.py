@@ -32,6 +32,8 @@ class RunReport:
         still_billing: What may be left and costs money, by name.
         resumable: Whether a later attempt of the run can come back for its job. On the command
             line none will.
+        interrupted: Whether a person has asked the run to stop. Python may lose the exception of a
+            signal (in a finalizer, say), so steps look here as well.
         timings: Seconds by step; steps that run side by side overlap.
     """
 
@@ -53,10 +55,11 @@ class RunReport:
     still_billing: list[str] = field(default_factory=list)
     spending: bool = False
     resumable: bool = True
+    interrupted: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON."""
-        inner = ("spending", "resumable")
+        inner = ("spending", "resumable", "interrupted")
         return {name: value for name, value in vars(self).items() if name not in inner}
 
     @contextmanager
@@ -68,6 +71,11 @@ class RunReport:
         finally:
             spent = time.monotonic() - began
             self.timings[step] = round(self.timings.get(step, 0.0) + spent, 3)
+
+    def go_on(self) -> None:
+        """Raise KeyboardInterrupt where the run has been asked to stop."""
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def may_bill(self, name: str) -> None:
         """Name *name* among what may still be billing, until it is seen gone."""

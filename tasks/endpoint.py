@@ -85,7 +85,7 @@ def invoke_endpoint(
     return replies
 
 
-@step(retried=False, run_name="delete {name}")
+@step(retried=False, cleanup=True, run_name="delete {name}")
 def delete_endpoint(
     workspace: WorkspaceRef, name: str, *, create_unanswered: bool = False
 ) -> DeletedAt:

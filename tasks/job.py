@@ -11,7 +11,7 @@ from lifecycle.errors import FinetuneError
 from lifecycle.job import JobRef, JobResult, JobSpec
 from lifecycle.logs import LogLine
 from lifecycle.preflight import Plan
-from lifecycle.report import RunReport
+from lifecycle.report import RunReport, current_report
 from lifecycle.signals import deferred_signals
 from lifecycle.waiting import growing, wait_until
 
@@ -40,9 +40,11 @@ def submit_job(
 @step(run_name="stream {job.name}")
 def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResult:
     """Follow the job's logs, and its children's, until it has ended; only Completed is success."""
-    logger = get_run_logger()
+    logger, report = get_run_logger(), current_report()
 
     def emit(line: LogLine) -> None:
+        if report is not None:
+            report.go_on()
         logger.info("[%s] %s", line.source, line.text)
 
     result = lifecycle.stream_job(workspace, job, limits, emit)

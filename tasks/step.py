@@ -29,7 +29,11 @@ def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
 
 
 def step(
-    *, remembered: bool = False, retried: bool = True, run_name: str | None = None
+    *,
+    remembered: bool = False,
+    retried: bool = True,
+    cleanup: bool = False,
+    run_name: str | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Turn a function into a Prefect task of the same name.
 
@@ -37,6 +41,7 @@ def step(
         remembered: Whether its result is kept for this flow run, so that a retry of the run has
             the same one. Only for what is read from Azure, never for what is made or deleted there.
         retried: Whether a transient error is met by trying again.
+        cleanup: Whether it runs also when the run has been asked to stop.
         run_name: The task run's name in the UI, with parameters in braces; the function's own
             where not given.
     """
@@ -47,6 +52,8 @@ def step(
             report = current_report()
             if report is None:
                 return function(*args, **kwargs)
+            if not cleanup:
+                report.go_on()
             with report.timing(function.__name__):
                 return function(*args, **kwargs)
 

@@ -61,6 +61,16 @@ def test_timings_add_up_for_a_step_that_is_tried_again() -> None:
     assert {"deploy_model"} == set(report.timings)
 
 
+def test_a_run_that_was_asked_to_stop_goes_no_further() -> None:
+    """The exception of a signal may be lost in a finalizer; the wish to stop is not."""
+    report = RunReport()
+    report.go_on()
+    report.interrupted = True
+
+    with pytest.raises(KeyboardInterrupt):
+        report.go_on()
+
+
 def test_recording_ends_with_its_block() -> None:
     """A step outside a run fills no report."""
     with recording(RunReport()) as report:
