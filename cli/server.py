@@ -2,18 +2,20 @@
 
 Prefect would start one itself, in the process group of the terminal: Ctrl-C then stops it together
 with the run, which has to clean up and waits a minute for a server that is gone. This one is in a
-session of its own and is stopped when the run has ended.
+session of its own and is stopped when the run has ended; it ends by itself if the run was killed.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
 
@@ -47,13 +49,28 @@ def ensure_prefect_server() -> None:
     until_exit.enter_context(temporary_settings({PREFECT_API_URL: url}))
 
 
+def main() -> None:
+    """Be Prefect's own command, in a process group that ends when standard input does.
+
+    The run holds the other end of the pipe: however it dies, the system closes it.
+    """
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    runpy.run_module("prefect", run_name="__main__", alter_sys=True)
+
+
+def _end_with_the_run() -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
 def _start(port: int, log: int) -> subprocess.Popen[bytes]:
     words = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
     quiet = ["--no-services", "--no-ui", "--analytics-off", "--log-level", "ERROR"]
     return subprocess.Popen(
-        [sys.executable, "-m", "prefect", *words, *quiet],
+        [sys.executable, "-P", "-m", "cli.server", *words, *quiet],
         env={**os.environ, "PREFECT_API_URL": ""},
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
         start_new_session=True,
@@ -85,7 +102,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
     try:
         server.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        server.kill()
+        os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 
@@ -94,3 +111,7 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 # Long enough for a signal to land inside, short enough to wait for.
@@ -117,6 +118,20 @@ def test_ctrl_c_on_a_terminal_does_not_take_the_prefect_server_away(
     assert "All connection attempts failed" not in said
     assert time.monotonic() - interrupted < 45
     assert [] == _settled_meters(slow_emulator)
+
+
+def test_a_kill_takes_the_runs_own_prefect_server_along(slow_emulator: Any, tmp_path: Path) -> None:
+    """After SIGKILL nothing can be cleaned up, but no process of the run lives on."""
+    process, _ = _start(tmp_path, PREFECT_API_URL="", PREFECT_HOME=str(tmp_path / "prefect"))
+    _await_request(slow_emulator, process, *MOMENTS["while the job runs"])
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert any("server" in child.cmdline() for child in children)
+
+    process.kill()
+    process.communicate(timeout=10)
+
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert [] == alive
 
 
 def _job_status(emulator: Any) -> str:
