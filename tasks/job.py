@@ -8,7 +8,7 @@ from lifecycle import job as lifecycle
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import TrainingSpec
 from lifecycle.errors import FinetuneError
-from lifecycle.job import JobRef, JobResult, JobSpec
+from lifecycle.job import JobRef, JobResult, JobSpec, JobStep
 from lifecycle.logs import LogLine
 from lifecycle.preflight import Plan
 from lifecycle.report import RunReport, current_report
@@ -45,9 +45,15 @@ def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResu
     def emit(line: LogLine) -> None:
         if report is not None:
             report.go_on()
-        logger.info("[%s] %s", line.source, line.text)
+        logger.info(
+            "[%s] %s", line.source, line.text, extra={"source": line.source, "line": line.text}
+        )
 
-    result = lifecycle.stream_job(workspace, job, limits, emit)
+    def watch(steps: list[JobStep]) -> None:
+        if report is not None and report.job is not None:
+            report.job["steps"] = [step.model_dump(mode="json") for step in steps]
+
+    result = lifecycle.stream_job(workspace, job, limits, emit, watch=watch)
     logger.info("Job %s: %s after %.0f s", result.name, result.status, result.seconds)
     return result
 
