@@ -96,7 +96,9 @@ def start_emulator(
     servers: list[Server] = []
 
     def start(clock: Clock | None = None, **choices: Any) -> RunningEmulator:
-        settings = Settings(tmp_path / "emulator", port=emulator_port, **choices)
+        settings = Settings(
+            tmp_path / "emulator", port=emulator_port, **{"jobs": "scripted", **choices}
+        )
         server = Server(Emulator(settings, clock=clock))
         server.start()
         servers.append(server)

@@ -206,7 +206,7 @@ def test_faults_that_make_no_sense_are_refused(wire: Wire, body: Any) -> None:
 
 @pytest.fixture
 def emulator(tmp_path: Path) -> Iterator[Emulator]:
-    emulator = Emulator(Settings(tmp_path), clock=ManualClock())
+    emulator = Emulator(Settings(tmp_path, jobs="scripted"), clock=ManualClock())
     yield emulator
     emulator.close()
 

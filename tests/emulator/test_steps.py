@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from azureml_emulator.executors import Step
+from azureml_emulator.services import runs
+from azureml_emulator.services.steps import JobsHost, step_of
 
 from tests.conftest import RunningEmulator
 from tests.emulator.submitting import STEPS, Jobs, body, jobs_catalog
@@ -104,6 +107,56 @@ def test_a_full_cluster_keeps_the_next_job_queued(slow: Jobs) -> None:
 
     assert ("Running", "Queued") == (running, waiting)
     assert "Completed" == slow.advance_until("ft-1", "Completed")[-1]
+
+
+def test_a_preempted_step_waits_for_another_node(slow: Jobs) -> None:
+    """It is queued again, for a node that has to come up; its log tells of both attempts."""
+    inputs = cluster(slow, most=1)
+    slow.emulator.advance(60)
+    fault = {"status": "Preempted", "step": "finetune"}
+    rule = {"match": {"method": "PUT", "path": "/jobs/"}, "nth": [1], "effect": {"job": fault}}
+    slow.emulator.faults(rule)
+    slow.submit("ft-1", body(inputs))
+    emulator, run_id = slow.emulator.server.emulator, runs.child_id("ft-1", STEPS[3])
+    seen = ["NotStarted"]
+    for _ in range(1000):
+        if seen[-1] == "Completed":
+            break
+        slow.emulator.advance(0.5)
+        run = runs.get_run(emulator, run_id) or {"status": "NotStarted"}
+        if run["status"] != seen[-1]:
+            seen.append(run["status"])
+
+    once = ["Preparing", "Running"]
+    assert ["NotStarted", *once, "Queued", *once, "Finalizing", "Completed"] == seen
+    log = slow.log(run_id)
+    assert (2, 1) == (log.count("Running training"), log.count("The node was preempted."))
+
+
+def test_what_an_earlier_attempt_still_says_is_dropped(slow: Jobs) -> None:
+    """A process that was told to stop can neither write into the new attempt's log nor end it."""
+    slow.submit("ft-1", body())
+    first = _running_step(slow)
+    host = JobsHost(slow.emulator.server.emulator)
+    host.preempt(first)
+    second = _running_step(slow)
+    host.log(first, "too late")
+    host.end(first, "Failed", message="too late")
+
+    assert (1, 2) == (first.attempt, second.attempt)
+    step = slow.steps("ft-1")[STEPS[0]]
+    assert ("Running", False) == (step["status"], "too late" in slow.log(step["runId"]))
+
+
+def _running_step(slow: Jobs) -> Step:
+    """Let time pass until the first step runs, and return it."""
+    emulator, run_id = slow.emulator.server.emulator, runs.child_id("ft-1", STEPS[0])
+    for _ in range(1000):
+        run = runs.get_run(emulator, run_id)
+        if run is not None and run["status"] == "Running":
+            return step_of(emulator, run)
+        slow.emulator.advance(0.5)
+    raise AssertionError(run)
 
 
 def test_a_queued_job_may_be_cancelled(slow: Jobs) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from .catalog import Catalog
 from .clock import Clock, ManualClock, SystemClock, iso
-from .errors import OperationFailed
+from .errors import OperationFailed, OperationGoesOn
 from .executors import Executor, executor
 from .faults import Faults
 from .latency import Latency
@@ -43,7 +43,8 @@ class Emulator:
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         self.settings = settings
         self.latency = Latency(settings.latency)
-        self.catalog = Catalog.load(settings.catalog)
+        self.catalog = Catalog.load(settings.catalog).backed_by(settings.weights)
+        self.executor: Executor = executor(settings)
         # 0700: the database holds the endpoints' keys.
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._alone = _hold(settings.state / "lock")
@@ -56,7 +57,6 @@ class Emulator:
         self.faults = Faults(self.store)
         self.tokens = Tokens(settings.state)
         self.scorer: Scorer = scorer(settings, self.clock)
-        self.executor: Executor = executor(settings.jobs)
         self.appliers: dict[str, Applier] = {}
         self.woken = threading.Condition()
         self.closing = threading.Event()
@@ -126,7 +126,9 @@ class Emulator:
         }
 
     def close(self) -> None:
-        """Close the store and let go of the state folder."""
+        """End the containers, close the store and let go of the state folder."""
+        self.executor.close()
+        self.scorer.close()
         self.store.close()
         self._alone.close()
 
@@ -152,6 +154,8 @@ class Emulator:
                 if error is not None:
                     event.payload["error"] = error
                 applier(self, event)
+            except OperationGoesOn:
+                return
             except OperationFailed as failed:
                 error = {"code": failed.code, "message": failed.message}
             operation["status"] = "Failed" if error else "Succeeded"

@@ -140,25 +140,33 @@ def write_blob(
     # Beside the containers, none of whose names begins with a dot.
     part = emulator.settings.blobs / f".{uuid.uuid4().hex}.part"
     with emulator.store.transaction():
-        found = find_blob(emulator, container, name)
+        blob = _new_blob(emulator, container, name, size=len(data))
+        blob |= {"type": kind, "content_type": content_type, "metadata": dict(metadata or {})}
+        part.write_bytes(data)
         try:
-            part.write_bytes(data)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, path)
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            _move(part, path, name)
+        except Conflict:
             part.unlink()
-            raise Conflict(
-                f"The blob {name} would be a folder and a file at once.", code="PathConflict"
-            ) from error
-        blob = {
-            "container": container,
-            "name": name,
-            "type": kind,
-            "created": found["created"] if found else emulator.now(),
-            "content_type": content_type,
-            "metadata": dict(metadata or {}),
-            "size": len(data),
-        }
+            raise
+        return save_blob(emulator, blob)
+
+
+def adopt_blob(emulator: Emulator, container: str, name: str, file: Path) -> Document:
+    """Make *file* a blob, in place of what was there: it is moved, and not read.
+
+    Args:
+        emulator: Where the blob is kept.
+        container: The container.
+        name: The blob.
+        file: A file in the state folder.
+
+    Raises:
+        BadRequest, Conflict: As :func:`write_blob` does.
+    """
+    path = blob_path(emulator, container, name)
+    with emulator.store.transaction():
+        blob = _new_blob(emulator, container, name, size=file.stat().st_size)
+        _move(file, path, name)
         return save_blob(emulator, blob)
 
 
@@ -213,6 +221,29 @@ def blob_path(emulator: Emulator, container: str, name: str) -> Path:
                 f"The specified blob name '{name}' is invalid.", code="InvalidResourceName"
             )
     return emulator.settings.blobs.joinpath(container, *segments)
+
+
+def _new_blob(emulator: Emulator, container: str, name: str, *, size: int) -> Document:
+    found = find_blob(emulator, container, name)
+    return {
+        "container": container,
+        "name": name,
+        "type": "BlockBlob",
+        "created": found["created"] if found else emulator.now(),
+        "content_type": "application/octet-stream",
+        "metadata": {},
+        "size": size,
+    }
+
+
+def _move(file: Path, path: Path, name: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, path)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise Conflict(
+            f"The blob {name} would be a folder and a file at once.", code="PathConflict"
+        ) from error
 
 
 def _signature(
