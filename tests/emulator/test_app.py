@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,40 @@ def test_requests_can_be_read_from_a_number_on(serving: RunningEmulator, wire: W
     later = wire("GET", f"{serving.url}/_emulator/requests?after={seen}").json()["requests"]
 
     assert ["PUT"] == [row["method"] for row in later]
+
+
+@pytest.mark.parametrize("text", ["ten", "-1", "1.5", "", "9" * 5000])
+def test_a_number_that_is_none_is_refused_wherever_one_is_asked_for(wire: Wire, text: str) -> None:
+    """400 that names the parameter, on every route that reads a number; never a bug of ours."""
+    mlflow = f"/mlflow/v1.0{names.WORKSPACE_ID}/api/2.0/mlflow"
+    experiment = wire("POST", f"{mlflow}/experiments/create", {"name": "e"}).json()["experiment_id"]
+    made = wire("POST", f"{mlflow}/runs/create", {"experiment_id": experiment}).json()
+    run = made["run"]["info"]["run_id"]
+    places = [
+        "onlineEndpoints?$skip=",
+        "onlineEndpoints?count=",
+        "jobs?$skipToken=",
+        "jobs?$skip=",
+        "models?$skip=",
+        "models?$top=",
+        f"/history/v1.0{names.WORKSPACE_ID}/runs/{run}/children?$top=",
+        f"/history/v1.0{names.WORKSPACE_ID}/runs/{run}/children?$continuationtoken=",
+        "/_emulator/requests?after=",
+    ]
+    if text:  # MLflow takes an empty one for none
+        places += [
+            f"{mlflow}/metrics/get-history?run_id={run}&max_results=",
+            f"{mlflow}/metrics/get-history?run_id={run}&page_token=",
+            f"{mlflow}/experiments/search?max_results=",
+        ]
+    refused = [
+        place
+        for place in places
+        if (answer := wire("GET", f"{place}{text}")).status_code == 400
+        and re.split("[?&]", place)[-1][:-1] in answer.text
+    ]
+
+    assert places == refused
 
 
 def test_time_runs_by_itself_unless_it_is_manual(serving: RunningEmulator, wire: Wire) -> None:

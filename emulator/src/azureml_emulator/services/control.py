@@ -17,9 +17,7 @@ def get_ledger(emulator: Emulator, call: Call) -> Reply:
 
 def get_requests(emulator: Emulator, call: Call) -> Reply:
     """Answer with the requests since the number ``?after=`` (0 if not given), oldest first."""
-    after = call.query.get("after", "0")
-    if not after.isdigit():
-        raise BadRequest(f"after must be the number of a request, not {after!r}.")
+    after = call.number("after", 0)
     rows = emulator.store.execute("SELECT * FROM requests WHERE seq > ? ORDER BY seq", after)
     return Reply({"requests": [dict(row) for row in rows]})
 
