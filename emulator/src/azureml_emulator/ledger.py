@@ -1,7 +1,8 @@
 """The meter: every billable resource ever made, when it began and stopped billing, at what price.
 
-Entries are only ever added. An endpoint without a deployment costs nothing, yet it is listed at a
-price of zero: one that is left behind is a mistake all the same.
+Entries are only ever added: triggers in the database refuse everything else, whoever asks. An
+endpoint without a deployment costs nothing, yet it is listed at a price of zero: one that is left
+behind is a mistake all the same.
 """
 
 from __future__ import annotations

@@ -45,6 +45,14 @@ CREATE TABLE IF NOT EXISTS ledger (
     resource TEXT NOT NULL COLLATE NOCASE,
     details TEXT NOT NULL
 );
+CREATE TRIGGER IF NOT EXISTS ledger_no_update BEFORE UPDATE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS ledger_no_delete BEFORE DELETE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+-- INSERT OR REPLACE deletes without asking the trigger above.
+CREATE TRIGGER IF NOT EXISTS ledger_no_replace BEFORE INSERT ON ledger
+WHEN NEW.seq <= (SELECT max(seq) FROM ledger) AND NEW.seq > 0
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TABLE IF NOT EXISTS requests (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL NOT NULL,
