@@ -251,7 +251,7 @@ def test_a_bug_of_ours_is_a_500_that_says_so(
 ) -> None:
     """Nobody takes it for Azure's failure, and the log has the traceback."""
     emulator.appliers["broken"] = lambda within, event: within.store.put("", "", {}) or 1 / 0
-    app = App(emulator)
+    app = App(emulator, connection=_no_connection)
     emulator.schedule("broken", "x", after=0)
     status, body = asyncio.run(_get(app, "/metadata/endpoints"))
 
@@ -259,6 +259,10 @@ def test_a_bug_of_ours_is_a_500_that_says_so(
     assert "The emulator has a bug: ZeroDivisionError" in json.loads(body)["error"]["message"]
     assert "Traceback" in caplog.text
     assert emulator.store.get("", "") is None
+
+
+def _no_connection(scope: Any) -> Any:
+    raise AssertionError(scope)
 
 
 async def _get(app: App, path: str) -> tuple[int, bytes]:

@@ -28,11 +28,12 @@ def get_faults(emulator: Emulator, call: Call) -> Reply:
 
 
 def put_faults(emulator: Emulator, call: Call) -> Reply:
-    """Replace the fault rules with ``{"rules": [...]}``."""
+    """Replace the fault rules with ``{"rules": [...]}``; what the old ones did passes at once."""
     rules = call.json().get("rules")
     if not isinstance(rules, list):
         raise BadRequest('The body must be {"rules": [...]}.', target="rules")
     emulator.faults.replace(rules)
+    emulator.aftermath.clear()
     return Reply({"rules": emulator.faults.rules()})
 
 
