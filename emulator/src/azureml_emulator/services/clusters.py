@@ -8,6 +8,7 @@ as in Azure: the operation fails, and the cluster stays, Failed.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -270,7 +271,9 @@ def _deleted(emulator: Emulator, event: Event) -> None:
 
 def _scaled_down(emulator: Emulator, event: Event) -> None:
     cluster = _subject(emulator, event)
-    cluster["_idle"] = [until for until in cluster["_idle"] if until > emulator.now()]
+    # Nodes that idle for ever were waiting for this event to be released by hand.
+    still = [until for until in cluster["_idle"] if emulator.now() < until < math.inf]
+    cluster["_idle"] = still
     compute.bill(emulator, cluster)
 
 

@@ -74,7 +74,8 @@ def release_nodes(emulator: Emulator, name: str, owner: str) -> None:
     nodes = 0 if cluster is None else cluster["_held"].pop(owner, 0)
     if cluster is None or not nodes:
         return
-    idle = emulator.latency.of_user(_seconds(_scale(cluster)["nodeIdleTimeBeforeScaleDown"]))
+    wanted = _seconds(_scale(cluster)["nodeIdleTimeBeforeScaleDown"])
+    idle = emulator.latency.of_user("compute.scale_down", wanted)
     cluster["_idle"] += [emulator.now() + idle] * nodes
     bill(emulator, cluster)
     emulator.schedule("compute.scale_down", cluster["id"], after=idle)
