@@ -10,6 +10,7 @@ from types import TracebackType
 
 import uvicorn
 
+from . import services
 from .app import App
 from .delivery import FLUSH_SECONDS, Scope
 from .emulator import Emulator
@@ -65,6 +66,7 @@ class Server:
         Raises:
             RuntimeError: It could not start; the cause says why.
         """
+        services.recover(self.emulator)
         self._serving.start()
         self._ticking.start()
         while not self._uvicorn.started:
