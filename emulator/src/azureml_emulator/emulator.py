@@ -53,7 +53,7 @@ class Emulator:
         self.store = Store(settings.database)
         self.clock: Clock = clock or self._clock()
         self.timeline = Timeline(self.store)
-        self.ledger = Ledger(self.store)
+        self.ledger = Ledger(self.store, lambda: self.schedule("job.freed", "", after=0.0))
         self.faults = Faults(self.store)
         self.aftermath = Aftermath(self.store)
         self.tokens = Tokens(settings.state)

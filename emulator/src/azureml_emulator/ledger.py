@@ -8,6 +8,7 @@ behind is a mistake all the same.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from .clock import iso
@@ -15,10 +16,16 @@ from .store import Store
 
 
 class Ledger:
-    """The meters, kept in *store*."""
+    """The meters, kept in *store*.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: Where.
+        stopped: Called when a meter has stopped: what it metered is free for others.
+    """
+
+    def __init__(self, store: Store, stopped: Callable[[], None] = lambda: None) -> None:
         self._store = store
+        self._stopped = stopped
 
     def open(
         self, resource: str, kind: str, *, at: float, sku: str, quantity: int, usd_per_hour: float
@@ -42,6 +49,7 @@ class Ledger:
         for meter in self._fold():
             if meter["resource"].lower() == resource.lower() and meter["_stopped"] is None:
                 self._add(at, "stopped", meter["meter"], resource, {"reason": reason})
+                self._stopped()
 
     def report(self, *, now: float) -> dict[str, Any]:
         """Return ``{"meters": [...], "open": n, "usd": total}`` as it stands at *now*."""

@@ -266,6 +266,7 @@ EVENTS: dict[str, Applier] = {
     "job.begin": pipelines.apply_begin,
     "job.advance": pipelines.apply_advance,
     "job.completed": pipelines.apply_completed,
+    "job.freed": steps.apply_freed,
     "job.allocated": steps.apply_allocated,
     "job.refused": steps.apply_refused,
     "job.prepared": steps.apply_prepared,

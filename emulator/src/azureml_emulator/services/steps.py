@@ -26,7 +26,7 @@ def queue(emulator: Emulator, root: Document, node: Document, key: str) -> None:
     plan = root["_plan"]
     planned, parameters = plan["steps"][key], plan["parameters"]
     run_id = runs.child_id(root["id"], key)
-    run = runs.new_run(
+    runs.new_run(
         emulator,
         run_id,
         root["experiment"],
@@ -48,25 +48,30 @@ def queue(emulator: Emulator, root: Document, node: Document, key: str) -> None:
         _nodes=_count(bound(planned["nodes"], parameters)),
     )
     runs.note(emulator, node, f"Submitting 1 runs, first five are: {key}:{run_id}")
-    problem = _serverless_problem(emulator, run) if _serverless(run) else _place(emulator, run)
-    if problem:
-        after = emulator.latency.seconds("job.queue")
-        emulator.schedule("job.refused", run_id, after=after, payload={"message": problem})
-    elif _serverless(run):
-        _take_serverless(emulator, run)
-    else:
-        emulator.store.put(WAITING, run_id, {"run": run_id}, parent=run["compute"])
-        serve_waiting(emulator, run["compute"])
+    emulator.store.put(WAITING, run_id, {"run": run_id})
+    serve_waiting(emulator)
 
 
-def serve_waiting(emulator: Emulator, name: str) -> None:
-    """Give the free nodes of cluster *name* to the steps that wait for them, in their order."""
-    for waiting in emulator.store.list(WAITING, parent=name):
+def serve_waiting(emulator: Emulator) -> None:
+    """Give nodes to the steps that wait for them, those of each place in their order.
+
+    To be called whenever nodes or cores may have become free, and when a cluster has changed. A
+    step that can never have its nodes is refused.
+    """
+    full: set[str] = set()
+    for waiting in emulator.store.list(WAITING):
         run = runs.known_run(emulator, waiting["run"])
-        if not compute.acquire_nodes(emulator, name, run["_nodes"], run["id"]):
-            return
+        problem = _serverless_problem(emulator, run) if _serverless(run) else _place(emulator, run)
+        place = _queue(run)
+        if problem is None and (place in full or not _take_nodes(emulator, run)):
+            full.add(place)
+            continue
         emulator.store.delete(WAITING, run["id"])
-        _allocate(emulator, run)
+        if problem is None:
+            _allocate(emulator, run)
+            continue
+        after = emulator.latency.seconds("job.queue")
+        emulator.schedule("job.refused", run["id"], after=after, payload={"message": problem})
 
 
 def interrupt(emulator: Emulator, run: Document) -> None:
@@ -80,11 +85,13 @@ def free(emulator: Emulator, run: Document) -> None:
     """Take back what *run* has: its meter, its nodes, or its place in the queue for them."""
     if run["kind"] != "step":
         return
+    if emulator.store.delete(WAITING, run["id"]):
+        return
     if _serverless(run):
         emulator.ledger.close(_meter(run), at=emulator.now(), reason=run["status"])
-    elif not emulator.store.delete(WAITING, run["id"]):
+    else:
         compute.release_nodes(emulator, run["compute"], run["id"])
-        serve_waiting(emulator, run["compute"])
+    serve_waiting(emulator)
 
 
 def step_of(emulator: Emulator, run: Document) -> Step:
@@ -107,6 +114,11 @@ def step_of(emulator: Emulator, run: Document) -> Step:
         nodes=run["_nodes"],
         fault=fault if fault is not None and fault["step"] == run["_key"] else None,
     )
+
+
+def apply_freed(emulator: Emulator, event: Event) -> None:
+    """A meter has stopped somewhere: its cores may be what a step waits for."""
+    serve_waiting(emulator)
 
 
 def apply_allocated(emulator: Emulator, event: Event) -> None:
@@ -234,16 +246,23 @@ def _serverless_problem(emulator: Emulator, run: Document) -> str | None:
     sold = emulator.catalog.sizes.get(size.lower())
     if sold is None:
         return f"VM size '{size}' is not available for serverless compute in this region."
-    limit = emulator.catalog.quotas.get(sold["family"], 0)
-    if nodes * sold["vcpus"] > limit:
-        return (
-            f"The specified subscription has a Standard {compute.family_name(sold['family'])} "
-            f"family vCPU quota of {limit}, which {nodes} nodes of {size} exceed."
-        )
-    return None
+    return compute.quota_problem(emulator, sold["family"], nodes, size)
 
 
-def _take_serverless(emulator: Emulator, run: Document) -> None:
+def _queue(run: Document) -> str:
+    """Return where *run* queues: at its cluster, or for serverless nodes of its size."""
+    if _serverless(run):
+        return f"{SERVERLESS}/{run['_size'].lower()}"
+    return str(run["compute"]).rpartition("/")[2].lower()
+
+
+def _take_nodes(emulator: Emulator, run: Document) -> bool:
+    nodes, size = run["_nodes"], run["_size"]
+    if not _serverless(run):
+        return compute.acquire_nodes(emulator, run["compute"], nodes, run["id"])
+    pool = emulator.catalog.sizes[size.lower()]["family"]
+    if not compute.has_cores(emulator, pool, nodes, size):
+        return False
     emulator.ledger.open(
         _meter(run),
         "job",
@@ -252,13 +271,16 @@ def _take_serverless(emulator: Emulator, run: Document) -> None:
         quantity=run["_nodes"],
         usd_per_hour=emulator.catalog.price(run["_size"]),
     )
-    _allocate(emulator, run)
+    return True
 
 
 def _place(emulator: Emulator, run: Document) -> str | None:
     cluster = compute.find(emulator, run["compute"])
     if cluster is None:
         return f"Compute target '{run['compute']}' was not found in the workspace."
+    state = cluster["properties"]["provisioningState"]
+    if state == "Failed":
+        return f"Compute target '{run['compute']}' is in the state {state}: it has no nodes."
     run["_size"] = compute.size(cluster)
     runs.save_run(emulator, run)
     most = compute.max_nodes(cluster)
@@ -267,7 +289,9 @@ def _place(emulator: Emulator, run: Document) -> str | None:
             f"Requested {run['_nodes']} nodes but AzureMLCompute cluster only has {most} maximum "
             f"nodes."
         )
-    return None
+    return compute.quota_problem(
+        emulator, compute.pool(emulator, cluster), run["_nodes"], run["_size"]
+    )
 
 
 def _allocate(emulator: Emulator, run: Document) -> None:
