@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from .aftermath import Aftermath
 from .catalog import Catalog
 from .clock import Clock, ManualClock, SystemClock, iso
 from .errors import OperationFailed, OperationGoesOn
@@ -53,8 +54,9 @@ class Emulator:
         self.store = Store(settings.database)
         self.clock: Clock = clock or self._clock()
         self.timeline = Timeline(self.store)
-        self.ledger = Ledger(self.store)
+        self.ledger = Ledger(self.store, lambda: self.schedule("job.freed", "", after=0.0))
         self.faults = Faults(self.store)
+        self.aftermath = Aftermath(self.store)
         self.tokens = Tokens(settings.state)
         self.scorer: Scorer = scorer(settings, self.clock)
         self.appliers: dict[str, Applier] = {}
@@ -111,6 +113,7 @@ class Emulator:
             "startTime": iso(self.now()),
             "subject": subject,
             "_error": call.effects.get("operation_error"),
+            "_settling": (call.path, call.effects.get("settling", 0.0)),
         }
         self.store.put(OPERATION, name, document)
         self.schedule(kind, subject, after=after, payload=payload, operation=name)
@@ -163,6 +166,9 @@ class Emulator:
             operation["percentComplete"] = 100.0
             if error:
                 operation["error"] = {**error, "details": []}
+            elif operation["_settling"][1]:
+                path, seconds = operation["_settling"]
+                self.aftermath.unsettle(path, seconds, now=self.now())
             self.store.put(OPERATION, event.operation, operation)
         finally:
             self._moment.due = None

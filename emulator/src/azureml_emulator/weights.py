@@ -60,7 +60,7 @@ def describe(choice: str) -> str:
     if choice == TINY:
         return (
             "In this emulator a stand-in takes its place: a model of the Phi-3 architecture with "
-            "0.4 million parameters, made for the emulator, that knows a few hundred words. What "
+            "0.5 million parameters, made for the emulator, that knows a few hundred words. What "
             "it says tells nothing about the real model."
         )
     config = json.loads((Path(choice) / "config.json").read_text(encoding="utf-8"))

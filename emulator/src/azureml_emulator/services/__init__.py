@@ -50,7 +50,7 @@ def events() -> dict[str, Applier]:
 
 def recover(emulator: Emulator) -> None:
     """Take up what was under way when the last emulator on this state folder ended."""
-    for name in ("steps", "deployments"):
+    for name in ("storage", "steps", "deployments"):
         _module(name).recover(emulator)
 
 

@@ -28,7 +28,7 @@ def queue(emulator: Emulator, root: Document, node: Document, key: str) -> None:
     plan = root["_plan"]
     planned, parameters = plan["steps"][key], plan["parameters"]
     run_id = runs.child_id(root["id"], key)
-    run = runs.new_run(
+    runs.new_run(
         emulator,
         run_id,
         root["experiment"],
@@ -51,29 +51,34 @@ def queue(emulator: Emulator, root: Document, node: Document, key: str) -> None:
         _attempt=1,
     )
     runs.note(emulator, node, f"Submitting 1 runs, first five are: {key}:{run_id}")
-    _seek_nodes(emulator, run)
+    _seek_nodes(emulator, run_id)
 
 
-def _seek_nodes(emulator: Emulator, run: Document) -> None:
-    problem = _serverless_problem(emulator, run) if _serverless(run) else _place(emulator, run)
-    if problem:
+def _seek_nodes(emulator: Emulator, run_id: str) -> None:
+    emulator.store.put(WAITING, run_id, {"run": run_id})
+    serve_waiting(emulator)
+
+
+def serve_waiting(emulator: Emulator) -> None:
+    """Give nodes to the steps that wait for them, those of each place in their order.
+
+    To be called whenever nodes or cores may have become free, and when a cluster has changed. A
+    step that can never have its nodes is refused.
+    """
+    full: set[str] = set()
+    for waiting in emulator.store.list(WAITING):
+        run = runs.known_run(emulator, waiting["run"])
+        problem = _serverless_problem(emulator, run) if _serverless(run) else _place(emulator, run)
+        place = _queue(run)
+        if problem is None and (place in full or not _take_nodes(emulator, run)):
+            full.add(place)
+            continue
+        emulator.store.delete(WAITING, run["id"])
+        if problem is None:
+            _allocate(emulator, run)
+            continue
         after = emulator.latency.seconds("job.queue")
         emulator.schedule("job.refused", run["id"], after=after, payload={"message": problem})
-    elif _serverless(run):
-        _take_serverless(emulator, run)
-    else:
-        emulator.store.put(WAITING, run["id"], {"run": run["id"]}, parent=run["compute"])
-        serve_waiting(emulator, run["compute"])
-
-
-def serve_waiting(emulator: Emulator, name: str) -> None:
-    """Give the free nodes of cluster *name* to the steps that wait for them, in their order."""
-    for waiting in emulator.store.list(WAITING, parent=name):
-        run = runs.known_run(emulator, waiting["run"])
-        if not compute.acquire_nodes(emulator, name, run["_nodes"], run["id"]):
-            return
-        emulator.store.delete(WAITING, run["id"])
-        _allocate(emulator, run)
 
 
 def interrupt(emulator: Emulator, run: Document) -> None:
@@ -99,7 +104,7 @@ def preempt(emulator: Emulator, run: Document) -> None:
     runs.set_status(emulator, run, "Queued")
     node = runs.known_run(emulator, run["parent"])
     runs.note(emulator, node, f"The node of run id {run['id']} was preempted: it is queued again.")
-    _seek_nodes(emulator, run)
+    _seek_nodes(emulator, run["id"])
 
 
 def recover(emulator: Emulator) -> None:
@@ -127,11 +132,13 @@ def free(emulator: Emulator, run: Document) -> None:
 
 
 def _give_back(emulator: Emulator, run: Document, reason: str) -> None:
+    if emulator.store.delete(WAITING, run["id"]):
+        return
     if _serverless(run):
         emulator.ledger.close(_meter(run), at=emulator.now(), reason=reason)
-    elif not emulator.store.delete(WAITING, run["id"]):
+    else:
         compute.release_nodes(emulator, run["compute"], run["id"])
-        serve_waiting(emulator, run["compute"])
+    serve_waiting(emulator)
 
 
 def step_of(emulator: Emulator, run: Document) -> Step:
@@ -155,6 +162,11 @@ def step_of(emulator: Emulator, run: Document) -> Step:
         fault=fault if fault is not None and fault["step"] == run["_key"] else None,
         attempt=run["_attempt"],
     )
+
+
+def apply_freed(emulator: Emulator, event: Event) -> None:
+    """A meter has stopped somewhere: its cores may be what a step waits for."""
+    serve_waiting(emulator)
 
 
 def apply_allocated(emulator: Emulator, event: Event) -> None:
@@ -312,16 +324,23 @@ def _serverless_problem(emulator: Emulator, run: Document) -> str | None:
     sold = emulator.catalog.sizes.get(size.lower())
     if sold is None:
         return f"VM size '{size}' is not available for serverless compute in this region."
-    limit = emulator.catalog.quotas.get(sold["family"], 0)
-    if nodes * sold["vcpus"] > limit:
-        return (
-            f"The specified subscription has a Standard {compute.family_name(sold['family'])} "
-            f"family vCPU quota of {limit}, which {nodes} nodes of {size} exceed."
-        )
-    return None
+    return compute.quota_problem(emulator, sold["family"], nodes, size)
 
 
-def _take_serverless(emulator: Emulator, run: Document) -> None:
+def _queue(run: Document) -> str:
+    """Return where *run* queues: at its cluster, or for serverless nodes of its size."""
+    if _serverless(run):
+        return f"{SERVERLESS}/{run['_size'].lower()}"
+    return str(run["compute"]).rpartition("/")[2].lower()
+
+
+def _take_nodes(emulator: Emulator, run: Document) -> bool:
+    nodes, size = run["_nodes"], run["_size"]
+    if not _serverless(run):
+        return compute.acquire_nodes(emulator, run["compute"], nodes, run["id"])
+    pool = emulator.catalog.sizes[size.lower()]["family"]
+    if not compute.has_cores(emulator, pool, nodes, size):
+        return False
     emulator.ledger.open(
         _meter(run),
         "job",
@@ -330,13 +349,16 @@ def _take_serverless(emulator: Emulator, run: Document) -> None:
         quantity=run["_nodes"],
         usd_per_hour=emulator.catalog.price(run["_size"]),
     )
-    _allocate(emulator, run)
+    return True
 
 
 def _place(emulator: Emulator, run: Document) -> str | None:
     cluster = compute.find(emulator, run["compute"])
     if cluster is None:
         return f"Compute target '{run['compute']}' was not found in the workspace."
+    state = cluster["properties"]["provisioningState"]
+    if state == "Failed":
+        return f"Compute target '{run['compute']}' is in the state {state}: it has no nodes."
     run["_size"] = compute.size(cluster)
     runs.save_run(emulator, run)
     most = compute.max_nodes(cluster)
@@ -345,7 +367,9 @@ def _place(emulator: Emulator, run: Document) -> str | None:
             f"Requested {run['_nodes']} nodes but AzureMLCompute cluster only has {most} maximum "
             f"nodes."
         )
-    return None
+    return compute.quota_problem(
+        emulator, compute.pool(emulator, cluster), run["_nodes"], run["_size"]
+    )
 
 
 def _allocate(emulator: Emulator, run: Document) -> None:
