@@ -50,8 +50,10 @@ def _run(config: FinetuneConfig, report: RunReport) -> None:
         report.interrupted = True
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    # SIGHUP: the terminal was closed. Under nohup it is ignored, and stays so.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     from flows.finetune import finetune_chat_model
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
@@ -107,6 +109,8 @@ def _conclude(report: RunReport, error: BaseException | None, out: TextIO) -> No
         print(f"finetune: MAY STILL BE BILLING: {name}", file=sys.stderr)
     if error is None:
         _show_success(report, out)
+        if report.error is not None:
+            print(f"finetune: {report.error['message']}", file=sys.stderr)
 
 
 def _show_success(report: RunReport, out: TextIO) -> None:
@@ -119,5 +123,5 @@ def _show_success(report: RunReport, out: TextIO) -> None:
         print(f"Prompt     {response['prompt']}", file=out)
         print(f"Reply      {response['reply']}", file=out)
         print(f"Reference  {response['reference']}", file=out)
-    gone = f"deleted at {endpoint.get('deleted_at')}" if endpoint.get("deleted") else "KEPT"
+    gone = f"deleted at {endpoint.get('deleted_at')}" if endpoint.get("deleted") else "LEFT RUNNING"
     print(f"Endpoint {endpoint.get('name')}: {gone}", file=out)

@@ -1,6 +1,7 @@
 """``sweep_endpoints``: delete the endpoints of ours that have expired."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Prefect loads this file under a module name that pydantic
+# cannot look the text of an annotation up in, and every deployed run would fail on its parameters.
 
 from typing import Any
 

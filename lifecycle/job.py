@@ -316,7 +316,8 @@ class _Cancel:
                     jobs.begin_cancel(self._name, polling=False)
                     self._is_accepted = True
         except ServiceError as error:
-            if not error.transient and error.status not in (400, 409):
+            # 400: it is Finalizing. 401: the token has just expired.
+            if not error.transient and error.status not in (400, 401, 409):
                 raise
             self.refusal = error
         return None

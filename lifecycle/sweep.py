@@ -12,9 +12,9 @@ from typing import Literal
 from pydantic import Field
 
 from lifecycle.clients import WorkspaceRef
-from lifecycle.deletion import DELETE_DEADLINE_SECONDS, confirm_deleted, request_delete
-from lifecycle.endpoint import CREATED_TAG, EXPIRES_TAG, OWNER_TAG, EndpointSummary, list_ours
-from lifecycle.errors import StillBilling
+from lifecycle.deletion import delete_endpoints
+from lifecycle.endpoint import CREATED_TAG, EXPIRES_TAG, OWNER_TAG
+from lifecycle.leftovers import EndpointSummary, list_ours
 from lifecycle.plain import Result
 from lifecycle.waiting import SYSTEM_CLOCK, Clock
 
@@ -81,22 +81,7 @@ def sweep(
     """
     found = plan_sweep(ref, now)
     due = [finding.name for finding in found if finding.verdict == "delete"] if apply else []
-    end = clock.monotonic() + DELETE_DEADLINE_SECONDS
-    failed: dict[str, str] = {}
-    # Ask once for all of them first: each takes Azure half a minute, and they go side by side.
-    for name in due:
-        try:
-            request_delete(ref, name, deadline_seconds=0, clock=clock)
-        except StillBilling as error:
-            failed[name] = error.message
-    for name in due:
-        try:
-            # This asks again where the first time was refused.
-            left = max(end - clock.monotonic(), 0.0)
-            confirm_deleted(ref, name, deadline_seconds=left, clock=clock)
-            failed.pop(name, None)
-        except StillBilling as error:
-            failed[name] = error.message
+    failed = delete_endpoints(ref, due, clock=clock)
     deleted = [name for name in due if name not in failed]
     return SweepResult(
         swept_at=now,
@@ -104,7 +89,7 @@ def sweep(
         found=found,
         deleted=deleted,
         left=[finding.name for finding in found if finding.name not in deleted],
-        failed=[Failure(name=name, error=error) for name, error in failed.items()],
+        failed=[Failure(name=name, error=error.message) for name, error in failed.items()],
     )
 
 

@@ -11,10 +11,11 @@ from lifecycle.clients import WorkspaceRef, ml_client
 from lifecycle.endpoint import (
     EndpointRef,
     EndpointSpec,
-    EndpointSummary,
     create_endpoint,
+    keep_endpoint,
     plan_endpoint,
 )
+from lifecycle.leftovers import EndpointSummary
 from lifecycle.sweep import SweepResult, judge, sweep
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -103,7 +104,9 @@ def make(
 ) -> EndpointRef:
     """Create the endpoint of a run at a moment in the past."""
     endpoint = plan_endpoint(spec, run, 1, born)
-    create_endpoint(workspace, spec.model_copy(update={"keep": keep}), endpoint)
+    create_endpoint(workspace, spec, endpoint)
+    if keep:
+        keep_endpoint(workspace, endpoint)
     return endpoint
 
 
