@@ -10,6 +10,10 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.context import FlowRunContext
+from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
+from prefect.exceptions import ObjectNotFound
+
+from lifecycle.owners import Owner
 
 
 def is_cancelled(flow_run_id: str) -> bool:
@@ -28,6 +32,30 @@ def has_retries_left() -> bool:
     if context is None or context.flow is None or context.flow_run is None:
         return False
     return context.flow_run.run_count <= (context.flow.retries or 0)
+
+
+def owner_of(flow_run_id: str) -> Owner | None:
+    """Return what Prefect knows of a run; None where it knows nothing, or does not answer."""
+    try:
+        run_id = UUID(flow_run_id)
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(run_id).state
+            beats = client.read_events(
+                EventFilter(
+                    event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
+                    resource=EventResourceFilter(id=[f"prefect.flow-run.{run_id}"]),
+                ),
+                limit=1,
+            ).events
+    except (ValueError, ObjectNotFound, httpx.HTTPError):
+        return None
+    if state is None:
+        return None
+    return Owner(
+        state=state.type.value,
+        ended_at=state.timestamp if state.is_final() else None,
+        heartbeat_at=beats[0].occurred if beats else None,
+    )
 
 
 def is_under_way(flow_run_id: str, step: str) -> bool:
