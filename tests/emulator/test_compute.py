@@ -108,6 +108,22 @@ def test_the_sdk_makes_reads_lists_and_deletes(emulator: RunningEmulator, ml: ML
     assert [] == _meters(emulator)
 
 
+def test_the_sdk_lists_nodes_and_the_runs_that_they_work_for(
+    emulator: RunningEmulator, ml: MLClient
+) -> None:
+    """Each node that is up, running for whom or idle; the SDK keeps the wire's spelling."""
+    ml.compute.begin_create_or_update(_cluster(min_instances=2)).result()
+    inner = emulator.server.emulator
+    with inner.store.transaction():
+        assert compute.acquire_nodes(inner, "gpu-cluster", 1, "a-run")
+
+    nodes = [vars(node) for node in ml.compute.list_nodes("gpu-cluster")]
+
+    assert [("running", "a-run"), ("idle", None)] == [
+        (node["nodeState"], node.get("runId")) for node in nodes
+    ]
+
+
 def test_the_sdk_changes_how_a_cluster_scales(ml: MLClient) -> None:
     """A second PUT changes the nodes; it cannot change the size."""
     from azure.core.exceptions import HttpResponseError
