@@ -39,7 +39,7 @@ def main(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(data.model_dump_json(indent=2), file=chosen.out)
     else:
-        print(as_text(data), file=chosen.out)
+        print(as_text(data, config.dataset.train_split), file=chosen.out)
         for file in data.files:
             print(f"{file.split}: {file.path}", file=chosen.out)
     return 0

@@ -36,8 +36,10 @@ def download_data(dataset: DatasetSpec, workspace: WorkspaceRef) -> DatasetResul
     data = lifecycle.download_data(
         dataset, lifecycle.data_directory(), workspace=workspace, watch=watch
     )
-    logger.info("%s\n%s", data.name, as_text(data))
+    logger.info("%s\n%s", data.name, as_text(data, dataset.train_split))
     create_markdown_artifact(
-        as_markdown(data), key="data-set", description=f"What {data.name} holds"
+        as_markdown(data, dataset.train_split),
+        key="data-set",
+        description=f"What {data.name} holds",
     )
     return data

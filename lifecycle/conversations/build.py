@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lifecycle.conversations import cache
 from lifecycle.conversations.check import find_problems
-from lifecycle.conversations.pipeline import Sink, ahead
+from lifecycle.conversations.pipeline import Sink, ahead, taking_turns
 from lifecycle.conversations.read import Batch, Reader, open_split
 from lifecycle.conversations.sample import draw, wanted_rows
 from lifecycle.conversations.shapes import (
@@ -219,7 +219,8 @@ def _write(
     prints: list[NDArray[np.uint64]] = []
     read = written = 0
     tell = _teller(watch, plan)
-    with Sink(path) as sink, closing(ahead(map(examine, plan.reader.read(plan.rows)))) as batches:
+    reading = map(examine, plan.reader.read(plan.rows))
+    with taking_turns(), Sink(path) as sink, closing(ahead(reading)) as batches:
         writer = WRITERS[spec.file_format](sink)
         for batch, lengths, problems in batches:
             read += len(batch)

@@ -23,12 +23,13 @@ _UNSEEN = re.compile(
 )
 
 
-def as_text(result: DatasetResult, samples: int = 2) -> str:
+def as_text(result: DatasetResult, split: str, samples: int = 2) -> str:
     """Return the summary for a terminal or a log.
 
     Args:
         result: What :func:`lifecycle.dataset.download_data` returned.
-        samples: How many conversations of the first split to show.
+        split: Whose lengths and conversations to show.
+        samples: How many conversations.
     """
     head = ("split", "rows", "of", "MB", "tokens, mean", "longest", "dropped", "duplicates")
     table = [head, *(_row(file) for file in result.files)]
@@ -40,7 +41,7 @@ def as_text(result: DatasetResult, samples: int = 2) -> str:
         )
         for row in table
     ]
-    shown = _most_rows(result)
+    shown = result.file(split)
     if shown.tokens is not None:
         lines += ["", f"Tokens of a conversation in {shown.split}, {shown.tokens.method}:"]
         lines += list(_bars(shown.tokens))
@@ -51,15 +52,15 @@ def as_text(result: DatasetResult, samples: int = 2) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(result: DatasetResult, samples: int = 3) -> str:
-    """Return the summary as Markdown, with the histogram as a picture."""
+def as_markdown(result: DatasetResult, split: str, samples: int = 3) -> str:
+    """Return the same as Markdown, with the histogram as a picture."""
     revision = f" at `{result.revision}`" if result.revision else ""
     lines = [f"# {_plain(result.name)}", "", f"From `{_plain(result.name)}`{revision}.", ""]
     lines += ["| split | rows | of | MB | tokens, mean | longest | dropped | duplicates |"]
     lines += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
     lines += [f"| {' | '.join(_row(file))} |" for file in result.files]
     lines += ["", *(f"- {_plain(note)}" for note in notes(result)), ""]
-    shown = _most_rows(result)
+    shown = result.file(split)
     if shown.tokens is not None:
         picture = base64.b64encode(histogram(shown.tokens).encode()).decode()
         lines += [
@@ -161,10 +162,6 @@ def _row(file: SplitFile) -> tuple[str, ...]:
         f"{sum(file.dropped.values()):,}",
         f"{file.duplicates:,}",
     )
-
-
-def _most_rows(result: DatasetResult) -> SplitFile:
-    return max(result.files, key=lambda file: file.rows)
 
 
 def _bars(lengths: TokenLengths) -> Iterator[str]:

@@ -41,7 +41,7 @@ def test_the_notes_say_what_to_know_before_training(result: DatasetResult) -> No
 
 def test_the_text_shows_counts_lengths_and_conversations(result: DatasetResult) -> None:
     """In a log or a terminal, without a picture."""
-    text = as_text(result)
+    text = as_text(result, "train")
 
     assert re.search(r"^train +100 +101 ", text, re.MULTILINE)
     assert "Tokens of a conversation in train, estimated at 4 bytes a token:" in text
@@ -51,7 +51,7 @@ def test_the_text_shows_counts_lengths_and_conversations(result: DatasetResult) 
 
 def test_the_page_has_the_picture_and_fenced_conversations(result: DatasetResult) -> None:
     """Prefect shows data: pictures and strips inline SVG."""
-    page = as_markdown(result)
+    page = as_markdown(result, "train")
     picture = re.search(r"!\[histogram\]\(data:image/svg\+xml;base64,([^)]+)\)", page)
 
     assert picture is not None
@@ -82,7 +82,7 @@ def test_a_fence_in_a_conversation_does_not_end_ours(tmp_path: Path, prepare: Pr
     said = [{"role": "user", "content": "```` code ````"}, {"role": "assistant", "content": "a."}]
     path = write_lines(tmp_path / "source" / "train.jsonl", [{"messages": said}]).parent
 
-    assert "`````text\nuser: ```` code ````\n" in as_markdown(prepare(path))
+    assert "`````text\nuser: ```` code ````\n" in as_markdown(prepare(path), "train")
 
 
 def test_parquet_is_shown_like_json_lines(tmp_path: Path, prepare: Prepare) -> None:
@@ -91,7 +91,7 @@ def test_parquet_is_shown_like_json_lines(tmp_path: Path, prepare: Prepare) -> N
     path = write_lines(tmp_path / "source" / "train.jsonl", rows).parent
 
     shown = [
-        as_text(prepare(path, file_format=form)).partition("train, conv")
+        as_text(prepare(path, file_format=form), "train").partition("train, conv")
         for form in ("jsonl", "parquet")
     ]
 
