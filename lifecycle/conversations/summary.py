@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from lifecycle.dataset import TOKENS_A_BIN, DatasetResult, SplitFile, TokenLengt
 
 _EXCERPT = 240
 _BAR = 40
+_WRAP = 86
 _ROWS_OF_BARS = 12
 _PICTURE_BARS = 48
 _WIDTH, _HEIGHT, _LEFT, _FOOT = 640, 200, 8, 34
@@ -48,14 +50,15 @@ def as_text(result: DatasetResult, split: str, samples: int = 2) -> str:
     lines += [""] * bool(notes(result)) + [f"- {note}" for note in notes(result)]
     for number, sample in enumerate(conversations_of(shown, samples)):
         lines += ["", f"{shown.split}, conversation {number}:"]
-        lines += [f"  {turn['role']:>9}  {excerpt(turn['content'])}" for turn in sample]
+        lines += [f"  {line}" for line in _told(sample)]
     return "\n".join(lines)
 
 
 def as_markdown(result: DatasetResult, split: str, samples: int = 3) -> str:
     """Return the same as Markdown, with the histogram as a picture."""
-    revision = f" at `{result.revision}`" if result.revision else ""
-    lines = [f"# {_plain(result.name)}", "", f"From `{_plain(result.name)}`{revision}.", ""]
+    lines = [f"# {_plain(result.name)}", ""]
+    if result.revision:
+        lines += [f"Revision `{result.revision}`", ""]
     lines += ["| split | rows | of | MB | tokens, mean | longest | dropped | duplicates |"]
     lines += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
     lines += [f"| {' | '.join(_row(file))} |" for file in result.files]
@@ -66,13 +69,13 @@ def as_markdown(result: DatasetResult, split: str, samples: int = 3) -> str:
         lines += [
             f"## Tokens of a conversation in {shown.split}",
             "",
-            f"{shown.tokens.method}.",
+            f"Here {_plain(shown.tokens.method)}.",
             "",
         ]
         lines += [f"![histogram](data:image/svg+xml;base64,{picture})", ""]
     lines += [f"## Conversations of {shown.split}", ""]
     for number, sample in enumerate(conversations_of(shown, samples)):
-        text = "\n".join(f"{turn['role']}: {excerpt(turn['content'])}" for turn in sample)
+        text = "\n".join(_told(sample))
         fence = "`" * (3 + max((len(run) for run in re.findall("`+", text)), default=0))
         lines += [f"Conversation {number}", "", f"{fence}text", text, fence, ""]
     return "\n".join(lines)
@@ -148,6 +151,14 @@ def excerpt(text: str, most: int = _EXCERPT) -> str:
     """Cut *text* to one line, without what would move a terminal's cursor."""
     line = " ".join(_UNSEEN.sub(" ", text[: most * 2]).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _told(sample: list[dict[str, Any]]) -> Iterator[str]:
+    """Give a conversation as lines of a terminal's width, who speaks before what is said."""
+    for turn in sample:
+        said = textwrap.wrap(excerpt(turn["content"]), _WRAP)
+        for number, line in enumerate(said or [""]):
+            yield f"{turn['role'] if number == 0 else '':>9}  {line}"
 
 
 def _row(file: SplitFile) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def test_the_page_has_the_picture_and_fenced_conversations(result: DatasetResult
     drawn = ElementTree.fromstring(base64.b64decode(picture[1]))
     assert drawn.tag.endswith("svg")
     assert "| train | 100 | 101 |" in page
-    assert "```text\nuser: Où est le n° 0?\nassistant: Là: 0 ☃\n```" in page
+    assert "```text\n     user  Où est le n° 0?\nassistant  Là: 0 ☃\n```" in page
 
 
 def test_every_bar_of_the_picture_says_what_it_counts(result: DatasetResult) -> None:
@@ -82,7 +82,7 @@ def test_a_fence_in_a_conversation_does_not_end_ours(tmp_path: Path, prepare: Pr
     said = [{"role": "user", "content": "```` code ````"}, {"role": "assistant", "content": "a."}]
     path = write_lines(tmp_path / "source" / "train.jsonl", [{"messages": said}]).parent
 
-    assert "`````text\nuser: ```` code ````\n" in as_markdown(prepare(path), "train")
+    assert "`````text\n     user  ```` code ````\n" in as_markdown(prepare(path), "train")
 
 
 def test_parquet_is_shown_like_json_lines(tmp_path: Path, prepare: Prepare) -> None:
