@@ -23,6 +23,26 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
 
 
+def test_data_is_prepared_and_shown_without_azure(capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts, lengths and a conversation; a folder needs no workspace and no sign-in."""
+    code = main(["data", *LOCAL])
+
+    said = capsys.readouterr().out
+    assert 0 == code
+    assert "train_sft" in said
+    assert "Tokens of a conversation in train_sft" in said
+
+
+def test_data_as_json_is_the_report_s_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a script reads of the data step is what the run's report holds of it."""
+    code = main(["data", *LOCAL, "--json"])
+
+    document = json.loads(capsys.readouterr().out)
+    assert 0 == code
+    assert {"name", "revision", "files"} <= set(document)
+    assert {"split", "path", "rows", "sha256"} <= set(document["files"][0])
+
+
 def test_plan_prices_and_changes_nothing(emulator: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Everything a run would check, what it would cost, and no request that changes anything."""
     a100 = ("compute.size", "endpoint.instance_type")
