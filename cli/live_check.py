@@ -26,8 +26,8 @@ from lifecycle.clients import WorkspaceRef, data_plane, ml_client
 from lifecycle.component import get_component
 from lifecycle.compute import check_compute, list_sizes
 from lifecycle.config import FinetuneConfig, load_config
-from lifecycle.endpoint import list_ours
 from lifecycle.errors import ConfigurationError, FinetuneError, ServiceError
+from lifecycle.leftovers import list_ours
 from lifecycle.model import select_model
 from lifecycle.prices import find_size, price_source
 from lifecycle.report import EXIT_CODES

@@ -63,8 +63,10 @@ def _run(config: FinetuneConfig, report: RunReport) -> None:
         report.interrupted = True
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    # SIGHUP: the terminal was closed. Under nohup it is ignored, and stays so.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     with displayed(report) as display:
         with report.timing("start_prefect"):
             from flows.finetune import finetune_chat_model
@@ -145,3 +147,5 @@ def _conclude(
         print(f"finetune: failed: {type(error).__name__}: {error}", file=sys.stderr)
     for name in report.still_billing:
         print(f"finetune: MAY STILL BE BILLING: {name}", file=sys.stderr)
+    if error is None and report.error is not None:
+        print(f"finetune: {report.error['message']}", file=sys.stderr)

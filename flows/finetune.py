@@ -1,38 +1,46 @@
 """``finetune_chat_model``: fine-tune a chat model on Azure ML, register, try and put it away."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Prefect loads this file under a module name that pydantic
+# cannot look the text of an annotation up in, and every deployed run would fail on its parameters.
 
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
+from flows.hooks import is_put_away, put_away_cancelled, put_away_crashed
 from lifecycle.auth import WorkspaceSpec
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import TrainingSpec
 from lifecycle.compute import ComputeSpec
 from lifecycle.dataset import DatasetSpec
 from lifecycle.endpoint import EndpointRef, EndpointSpec, plan_endpoint
-from lifecycle.errors import EndpointError, EndpointTaken
+from lifecycle.errors import EndpointTaken
 from lifecycle.evaluation import EvaluationSpec, exchanges, pick_held_out
-from lifecycle.job import JobSpec
+from lifecycle.job import JobResult, JobSpec
 from lifecycle.model import ModelSpec
 from lifecycle.preflight import Plan
 from lifecycle.prices import rates
 from lifecycle.registration import RegisteredModel
 from lifecycle.report import RunReport, current_report, recording
 from lifecycle.scoring import Conversation
+from lifecycle.signals import with_cleanup
 from tasks.auth import authenticate
 from tasks.component import get_component
 from tasks.compute import check_compute, ensure_compute, list_sizes
 from tasks.dataset import download_data
 from tasks.endpoint import (
+    ask_earlier_endpoints_away,
     create_endpoint,
     deploy_model,
     invoke_endpoint,
+    keep_endpoint,
+    put_away_earlier_endpoints,
     put_away_endpoint,
     route_traffic,
 )
@@ -46,7 +54,12 @@ from tasks.registration import register_model
 BASELINE_DEPLOYMENT = "baseline"
 
 
-@flow(name="finetune-chat-model", flow_run_name="finetune {model.name}")
+@flow(
+    name="finetune-chat-model",
+    flow_run_name="finetune {model.name}",
+    on_cancellation=[put_away_cancelled],
+    on_crashed=[put_away_crashed],
+)
 def finetune_chat_model(
     model: ModelSpec,
     compute: ComputeSpec,
@@ -56,7 +69,7 @@ def finetune_chat_model(
     training: TrainingSpec = TrainingSpec(),  # noqa: B008 - frozen
     job: JobSpec = JobSpec(),  # noqa: B008 - frozen
     evaluation: EvaluationSpec = EvaluationSpec(),  # noqa: B008 - frozen
-) -> dict[str, Any]:
+) -> dict[str, Any] | State[dict[str, Any]]:
     """Fine-tune a chat model, register it, try it on an endpoint, and delete the endpoint.
 
     Everything that can be refused is refused before anything is created.
@@ -72,7 +85,8 @@ def finetune_chat_model(
         evaluation: What is asked of the new model.
 
     Returns:
-        The run's report as JSON.
+        The run's report as JSON; as the data of a state of type COMPLETED and the name
+        StillBilling, where the run succeeded and something could not be seen gone.
     """
     with recording(current_report() or RunReport()) as report:
         report.flow_run_id = str(flow_run.id)
@@ -80,6 +94,12 @@ def finetune_chat_model(
             _run(report, workspace, model, compute, dataset, training, job, endpoint, evaluation)
         finally:
             report.end(sys.exception())
+            is_put_away(report.flow_run_id)
+        if report.still_billing:
+            names = ", ".join(report.still_billing)
+            return Completed(
+                name="StillBilling", message=f"May still be billing: {names}", data=report.as_dict()
+            )
         return report.as_dict()
 
 
@@ -96,14 +116,16 @@ def _run(
 ) -> None:
     facts = authenticate(workspace)
     report.workspace = facts.model_dump(mode="json")
-    ref = facts.ref
+    ref, run_id = facts.ref, str(flow_run.id)
+    if flow_run.run_count > 1:
+        ask_earlier_endpoints_away(ref, run_id)
 
     # Read-only, nothing spent: side by side.
     selected = select_model.submit(ref, model)
     component = get_component.submit(ref, training)
     sizes = list_sizes.submit(ref)
     cluster = check_compute.submit(ref, compute)
-    data = download_data.submit(dataset)
+    data = download_data.submit(dataset, ref)
     _together(selected, component, sizes, cluster, data)
     plan = check_plan(
         selected.result(),
@@ -139,20 +161,10 @@ def _run(
         instance_type=plan.instance_type.name,
         instance_count=endpoint.instance_count,
     )
-    run_id = str(flow_run.id)
-    try:
-        submitted = submit_job(ref, plan, training, run_id)
-        report.job = {
-            "name": submitted.name,
-            "status": submitted.status,
-            "attempts": submitted.attempt,
-            "display_name": submitted.display_name,
-            "studio_url": submitted.studio_url,
-        }
-        finished = stream_job(ref, submitted, job)
-        report.job |= {"status": finished.status, "seconds": finished.seconds}
-    finally:
-        put_away_job(ref, report, outcome=sys.exception())
+    finished = with_cleanup(
+        lambda: _train(report, ref, plan, training, job, run_id),
+        lambda outcome: put_away_job(ref, report, outcome=outcome),
+    )
 
     reviewed = review_metrics.submit(facts, finished.name)
     registered = register_model(ref, finished, plan.registered_name)
@@ -163,21 +175,41 @@ def _run(
 
     planned = plan_endpoint(endpoint, run_id, flow_run.run_count, datetime.now(UTC))
     report.plan_endpoint(planned.name, endpoint.deployment_name)
-    answered = False
-    try:
-        try:
-            create_endpoint(ref, endpoint, planned)
-        except EndpointError:
-            answered = True
-            raise
-        answered = True
-        report.endpoint_is_created()
-        _try_out(report, ref, plan, asked, endpoint, evaluation, planned, registered)
-    finally:
-        outcome = sys.exception()
+    patience = 60 * (endpoint.create_deadline_minutes + endpoint.deploy_deadline_minutes)
+    if flow_run.run_count > 1:
+        put_away_earlier_endpoints(ref, report, run_id, operation_seconds=patience)
+
+    def put_away(outcome: BaseException | None) -> None:
         is_ours = not isinstance(outcome, EndpointTaken)
         if is_ours and (outcome is not None or not endpoint.keep):
-            put_away_endpoint(ref, report, create_unanswered=not answered, outcome=outcome)
+            put_away_endpoint(ref, report, outcome=outcome, operation_seconds=patience)
+
+    with_cleanup(
+        lambda: _try_out(report, ref, plan, asked, endpoint, evaluation, planned, registered),
+        put_away,
+        last=True,
+    )
+
+
+def _train(
+    report: RunReport,
+    workspace: WorkspaceRef,
+    plan: Plan,
+    training: TrainingSpec,
+    limits: JobSpec,
+    run_id: str,
+) -> JobResult:
+    submitted = submit_job(workspace, plan, training, run_id)
+    report.job = {
+        "name": submitted.name,
+        "status": submitted.status,
+        "attempts": submitted.attempt,
+        "display_name": submitted.display_name,
+        "studio_url": submitted.studio_url,
+    }
+    finished = stream_job(workspace, submitted, limits)
+    report.job |= {"status": finished.status, "seconds": finished.seconds}
+    return finished
 
 
 def _try_out(
@@ -190,6 +222,8 @@ def _try_out(
     planned: EndpointRef,
     registered: RegisteredModel,
 ) -> None:
+    create_endpoint(workspace, endpoint, planned)
+    report.endpoint_is_created()
     deployment, timeout = endpoint.deployment_name, endpoint.request_timeout_seconds
     report.deploying(deployment, registered.id)
     deploy_model(workspace, endpoint, planned, registered, deployment)
@@ -209,6 +243,8 @@ def _try_out(
         _report_replies(report, asked, replies, before)
     compared = evaluate_replies(asked, replies, before)
     report.evaluation = compared.model_dump(mode="json")
+    if endpoint.keep:
+        keep_endpoint(workspace, planned)
 
 
 def _together(*futures: PrefectFuture[Any]) -> None:

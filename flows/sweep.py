@@ -1,13 +1,17 @@
-"""``sweep_endpoints``: delete the endpoints of ours that have expired."""
+"""``sweep_endpoints``: put away what runs have left, and tell what else is up."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Prefect loads this file under a module name that pydantic
+# cannot look the text of an annotation up in, and every deployed run would fail on its parameters.
 
-from typing import Any
+from datetime import timedelta
+from typing import Annotated, Any
 
 from prefect import flow
+from pydantic import Field
 
 from lifecycle.auth import WorkspaceSpec
 from lifecycle.errors import StillBilling
+from lifecycle.owners import GRACE
 from tasks.auth import authenticate
 from tasks.sweep import sweep_expired
 
@@ -16,21 +20,25 @@ from tasks.sweep import sweep_expired
 def sweep_endpoints(
     workspace: WorkspaceSpec = WorkspaceSpec(),  # noqa: B008 - frozen
     apply: bool = False,
+    grace_minutes: Annotated[float, Field(ge=0)] = GRACE / timedelta(minutes=1),
 ) -> dict[str, Any]:
-    """Delete the endpoints that bear our tags and have expired.
+    """Delete the endpoints, and cancel the jobs, of ours that have outlived their run.
 
     Args:
         workspace: The Azure ML workspace; environment and config.json fill what is not given.
-        apply: Whether to delete; without it the run only lists.
+        apply: Whether to act; without it the run only lists.
+        grace_minutes: How long ago a run must have ended, and fallen silent.
 
     Returns:
-        What was found, deleted and left, as JSON.
+        What was found, put away and left, as JSON.
 
     Raises:
-        StillBilling: An expired endpoint could not be seen gone.
+        StillBilling: Something that should be gone could not be seen gone.
     """
-    result = sweep_expired(authenticate(workspace).ref, apply)
+    result = sweep_expired(authenticate(workspace).ref, apply, grace_minutes)
     if result.failed:
-        names = [f"onlineEndpoints/{failure.name}" for failure in result.failed]
-        raise StillBilling(f"{len(names)} expired endpoints are left.", resources=names)
+        raise StillBilling(
+            "; ".join(f"{failure.name}: {failure.error}" for failure in result.failed),
+            resources=result.overdue(),
+        )
     return result.model_dump(mode="json")

@@ -7,7 +7,7 @@ that was refused can be granted a minute later. So the last word is always a GET
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,6 +28,9 @@ UNANSWERED_WINDOW_SECONDS = 60.0
 DELETE_DEADLINE_SECONDS = 600.0
 
 T = TypeVar("T")
+
+# A lock or a running operation (409), and a token that has just expired (401), are not for good.
+_WORTH_ANOTHER_TRY = frozenset({401, 409})
 
 logger = logging.getLogger(__name__)
 
@@ -71,16 +74,69 @@ def delete_endpoint(
     )
 
 
+def delete_endpoints(
+    ref: WorkspaceRef,
+    names: Iterable[str],
+    *,
+    deadline_seconds: float = DELETE_DEADLINE_SECONDS,
+    operation_seconds: float = 0.0,
+    clock: Clock = SYSTEM_CLOCK,
+) -> dict[str, StillBilling]:
+    """Delete endpoints side by side, and return the error of each that was not seen gone.
+
+    One that cannot be deleted does not keep the others from it. Args are those of
+    :func:`request_delete`, for all of them together.
+    """
+    names = list(names)
+    began = clock.monotonic()
+    failed: dict[str, StillBilling] = {}
+
+    def left(seconds: float) -> float:
+        return max(began + seconds - clock.monotonic(), 0.0)
+
+    # Ask once for all of them first: each takes Azure half a minute, and they go side by side.
+    for name in names:
+        try:
+            request_delete(ref, name, deadline_seconds=0, clock=clock)
+        except StillBilling as error:
+            failed[name] = error
+    for name in names:
+        try:
+            if name in failed:
+                request_delete(
+                    ref,
+                    name,
+                    deadline_seconds=left(deadline_seconds),
+                    operation_seconds=left(operation_seconds),
+                    clock=clock,
+                )
+                del failed[name]
+            longest = max(deadline_seconds, operation_seconds)
+            confirm_deleted(ref, name, deadline_seconds=left(longest), clock=clock)
+        except StillBilling as error:
+            failed[name] = error
+    return failed
+
+
 def request_delete(
     ref: WorkspaceRef,
     name: str,
     *,
     deadline_seconds: float = DELETE_DEADLINE_SECONDS,
+    operation_seconds: float = 0.0,
     clock: Clock = SYSTEM_CLOCK,
 ) -> bool:
     """Ask Azure to delete the endpoint, and return as soon as it has agreed or there is none.
 
     A running operation, a lock, throttling and outages are waited out.
+
+    Args:
+        ref: The workspace.
+        name: The endpoint.
+        deadline_seconds: How long Azure may take to agree.
+        operation_seconds: How long, where that is more, an operation in progress, such as a
+            deployment, may hold the deletion off.
+        clock: Whose time passes.
 
     Returns:
         Whether Azure refused at first since it was at work on it: the create, answered or not,
@@ -90,14 +146,18 @@ def request_delete(
         StillBilling: Azure did not agree within the deadline, or refuses for good.
     """
     refusals: list[ServiceError] = []
-
-    def ask() -> bool | None:
-        return _ask_to_delete(ref, name, refusals) or None
-
-    if not wait_until(ask, every=growing(0.5, 5.0), deadline=deadline_seconds, clock=clock):
-        raise _still_billing(
-            name, f"Azure did not agree to delete it in {deadline_seconds:.0f} seconds.", refusals
-        )
+    began = clock.monotonic()
+    for pause in growing(0.5, 5.0):
+        if _ask_to_delete(ref, name, refusals):
+            break
+        is_busy = refusals[-1].status == 409 and refusals[-1].transient
+        patience = max(deadline_seconds, operation_seconds if is_busy else 0.0)
+        waited = clock.monotonic() - began
+        if waited >= patience:
+            raise _still_billing(
+                name, f"Azure did not agree to delete it in {waited:.0f} seconds.", refusals
+            )
+        clock.sleep(min(pause, patience - waited))
     return any(refusal.status == 409 for refusal in refusals)
 
 
@@ -125,7 +185,7 @@ def confirm_deleted(
             found = find_endpoint(ref, name)
         except ServiceError as error:
             refusals.append(error)
-            if error.transient:
+            if error.transient or error.status in _WORTH_ANOTHER_TRY:
                 return None
             raise _still_billing(name, "Azure does not let it be read.", refusals) from error
         if found is None:
@@ -171,8 +231,7 @@ def _ask_to_delete(ref: WorkspaceRef, name: str, refusals: list[ServiceError]) -
         if error.status == 404:
             return True
         refusals.append(error)
-        # Azure answers 409 to a delete under a lock, and while another operation runs.
-        if error.transient or error.status == 409:
+        if error.transient or error.status in _WORTH_ANOTHER_TRY:
             return False
         raise _still_billing(name, "Azure refuses to delete it.", refusals) from error
     return True

@@ -1,4 +1,4 @@
-"""The managed online endpoint of a run: create, deploy, route, list; delete as in `deletion`.
+"""The managed online endpoint of a run: create, deploy, route, keep; delete as in `deletion`.
 
 Every endpoint of ours bears its owner and its expiry from the request that creates it, so that
 there is no moment at which a sweep could not tell whose it is. docs/steps/endpoint.md says what
@@ -8,7 +8,7 @@ each error means to the person at the keyboard.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,12 +45,11 @@ __all__ = [
     "EndpointRef",
     "EndpointSpec",
     "EndpointState",
-    "EndpointSummary",
     "confirm_deleted",
     "create_endpoint",
     "delete_endpoint",
     "deploy",
-    "list_ours",
+    "keep_endpoint",
     "plan_endpoint",
     "request_delete",
     "route_traffic",
@@ -61,7 +60,7 @@ CREATED_TAG = "finetune-created-at"
 EXPIRES_TAG = "finetune-expires-at"
 KEEP_TAG = "finetune-keep"
 
-_TRAFFIC_DEADLINE_SECONDS = 600.0
+_UPDATE_DEADLINE_SECONDS = 600.0
 _LOG_TAIL_LINES = 40
 _USER_ASSIGNED = (
     "(?i:/subscriptions/[^/]+/resourceGroups/[^/]+/providers"
@@ -140,7 +139,8 @@ class EndpointSpec(Spec):
     keep: bool = Field(
         default=False,
         title="Keep",
-        description="Leave the endpoint running, and billed, after its test; no sweep deletes it.",
+        description="Leave the endpoint running, and billed, after a test that succeeded; no sweep "
+        "deletes it then.",
         examples=[False],
     )
     expires_after_minutes: float = Field(
@@ -201,17 +201,6 @@ class DeploymentState(Result):
     model: str = Field(title="Model", description="Id of the model that it serves.")
     instance_type: str = Field(title="Instance type", description="VM size that serves it.")
     instance_count: int = Field(title="Instances", description="How many instances serve it.")
-
-
-class EndpointSummary(Result):
-    """An endpoint with a tag of ours, its tags as they are written."""
-
-    name: str = Field(title="Name", description="The endpoint's name.")
-    provisioning_state: str = Field(title="State", description="Azure's provisioning state.")
-    owner: str | None = Field(title="Owner", description="Id of the flow run that it belongs to.")
-    created_at: str | None = Field(title="Created at", description="The tag's text.")
-    expires_at: str | None = Field(title="Expires at", description="The tag's text.")
-    keep: bool = Field(title="Keep", description="Whether the tag that protects it is there.")
 
 
 def plan_endpoint(spec: EndpointSpec, flow_run_id: str, attempt: int, now: datetime) -> EndpointRef:
@@ -278,7 +267,7 @@ def create_endpoint(
         name=endpoint.name,
         description=f"Test of flow run {endpoint.owner}, attempt {endpoint.attempt}",
         auth_mode="key",
-        tags=_tags(endpoint, keep=spec.keep),
+        tags=_tags(endpoint),
         identity=_identity(spec.identity),
     )
     change = Change(
@@ -390,6 +379,45 @@ def route_traffic(
         EndpointError: The endpoint is not there, or Azure refused or failed the change.
         ServiceError: Azure did not answer, and the traffic is not as asked.
     """
+    return _update(
+        ref,
+        endpoint,
+        f"routing the traffic of {endpoint.name}",
+        lambda found: {"tags": found.tags, "traffic": dict(traffic)},
+        lambda entity: _routes(entity) == _percents(traffic),
+        clock,
+    )
+
+
+def keep_endpoint(
+    ref: WorkspaceRef, endpoint: EndpointRef, *, clock: Clock = SYSTEM_CLOCK
+) -> EndpointState:
+    """Give the endpoint the tag that no sweep touches, as the last thing that a run does with it.
+
+    Not at its birth: a run that dies on the way would leave an endpoint that bills for ever.
+
+    Raises:
+        EndpointError: The endpoint is not there, or Azure refused or failed the change.
+        ServiceError: Azure did not answer, and the tag is not there.
+    """
+    return _update(
+        ref,
+        endpoint,
+        f"marking the endpoint {endpoint.name} as kept",
+        lambda found: {"tags": {**found.tags, KEEP_TAG: "true"}, "traffic": found.traffic},
+        lambda entity: KEEP_TAG in (entity.tags or {}),
+        clock,
+    )
+
+
+def _update(
+    ref: WorkspaceRef,
+    endpoint: EndpointRef,
+    doing: str,
+    changes: Callable[[OnlineEndpoint], Mapping[str, Any]],
+    as_wanted: Callable[[OnlineEndpoint], bool],
+    clock: Clock,
+) -> EndpointState:
     from azure.ai.ml.entities import ManagedOnlineEndpoint
 
     client = ml_client(ref)
@@ -400,34 +428,18 @@ def route_traffic(
         name=endpoint.name,
         description=found.description,
         auth_mode="key",
-        tags=found.tags,
         identity=found.identity,
-        traffic=dict(traffic),
+        **changes(found),
     )
     change = Change(
-        doing=f"routing the traffic of {endpoint.name}",
+        doing=doing,
         where=endpoint.name,
         begin=lambda: client.online_endpoints.begin_create_or_update(wanted),
         look=lambda: find_endpoint(ref, endpoint.name),
-        as_wanted=lambda entity: _routes(entity) == _percents(traffic),
+        as_wanted=as_wanted,
     )
-    routed = carry_out(change, deadline_seconds=_TRAFFIC_DEADLINE_SECONDS, clock=clock)
-    return _endpoint_state(routed)
-
-
-def list_ours(ref: WorkspaceRef) -> list[EndpointSummary]:
-    """List the workspace's endpoints that bear a tag of ours, also those with only some of them.
-
-    Raises:
-        ServiceError: Azure answered with an error, or not at all.
-    """
-    with translated(f"listing the endpoints of {ref.name}"):
-        endpoints = list(ml_client(ref).online_endpoints.list())
-    return [
-        _summary(str(entity.name), state_of(entity), entity.tags)
-        for entity in endpoints
-        if entity.tags and {OWNER_TAG, CREATED_TAG, EXPIRES_TAG} & set(entity.tags)
-    ]
+    changed = carry_out(change, deadline_seconds=_UPDATE_DEADLINE_SECONDS, clock=clock)
+    return _endpoint_state(changed)
 
 
 def _deployment(ref: WorkspaceRef, endpoint: str, name: str) -> OnlineDeployment | None:
@@ -449,28 +461,16 @@ def _log_tail(ref: WorkspaceRef, endpoint: str, name: str) -> str:
     return "\n".join(["Its log ends:", *lines]) if lines else "Its log is empty."
 
 
-def _summary(name: str, state: str, tags: Mapping[str, str]) -> EndpointSummary:
-    return EndpointSummary(
-        name=name,
-        provisioning_state=state,
-        owner=tags.get(OWNER_TAG),
-        created_at=tags.get(CREATED_TAG),
-        expires_at=tags.get(EXPIRES_TAG),
-        keep=KEEP_TAG in tags,
-    )
-
-
 def _is_owned(entity: OnlineEndpoint, endpoint: EndpointRef) -> bool:
     return (entity.tags or {}).get(OWNER_TAG) == endpoint.owner
 
 
-def _tags(endpoint: EndpointRef, *, keep: bool) -> dict[str, str]:
-    tags = {
+def _tags(endpoint: EndpointRef) -> dict[str, str]:
+    return {
         OWNER_TAG: endpoint.owner,
         CREATED_TAG: endpoint.created_at.astimezone(UTC).isoformat(timespec="seconds"),
         EXPIRES_TAG: endpoint.expires_at.astimezone(UTC).isoformat(timespec="seconds"),
     }
-    return tags | {KEEP_TAG: "true"} if keep else tags
 
 
 def _identity(identity: str) -> IdentityConfiguration:

@@ -7,7 +7,7 @@ the flow run, so whoever submits looks first, and never submits beside a job tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -33,10 +33,11 @@ BASE_MODEL_TAG = "finetune-base-model"
 TRAINED_MODEL_OUTPUT = "mlflow_model_folder"
 JOB_OUTPUT = "trained_model"
 CANCEL_SECONDS = 600.0
+ENDED = frozenset({"Completed", "Failed", "Canceled"})
+JOB_LIFE = timedelta(days=21)
 
-_ENDED = frozenset({"Completed", "Failed", "Canceled"})
 _UNSUCCESSFUL = frozenset({"Failed", "Canceled"})
-_JOB_LIFE_MINUTES = 21 * 24 * 60
+_JOB_LIFE_MINUTES = JOB_LIFE // timedelta(minutes=1)
 
 
 class JobSpec(Spec):
@@ -323,14 +324,15 @@ class _Cancel:
             with translated(f"canceling the job {self._name}", where=self._name):
                 jobs = clients.ml_client(self._ref).jobs
                 self.status = status_of(jobs.get(self._name))
-                if self.status in _ENDED:
+                if self.status in ENDED:
                     return self.status
                 if not self._is_accepted:
                     # Without the SDK's own waiting, which would leave a thread behind.
                     jobs.begin_cancel(self._name, polling=False)
                     self._is_accepted = True
         except ServiceError as error:
-            if not error.transient and error.status not in (400, 409):
+            # 400: it is Finalizing. 401: the token has just expired.
+            if not error.transient and error.status not in (400, 401, 409):
                 raise
             self.refusal = error
         return None

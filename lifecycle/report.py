@@ -139,14 +139,34 @@ class RunReport:
         self.is_gone(f"onlineEndpoints/{self.endpoint['name']}")
         self.endpoint |= {"deleted": True, "deleted_at": moment.isoformat()}
 
+    def add_trouble(self, problem: FinetuneError, outcome: BaseException | None) -> None:
+        """Tell of a cleanup that failed, beside how the run ended and never in its place.
+
+        Args:
+            problem: What the cleanup met.
+            outcome: The exception in flight, which takes it as a note; None where the run has
+                nothing else to report, and ``error`` tells it.
+        """
+        if outcome is not None:
+            outcome.add_note(str(problem))
+        elif self.error is None:
+            self.error = describe(problem)
+        else:
+            self.error["notes"].append(str(problem))
+
     def end(self, outcome: BaseException | None) -> None:
-        """Set ``state`` and ``error`` from how the run ended, and the cost; None is success."""
+        """Set ``state`` and ``error`` from how the run ended, and the cost; None is success.
+
+        A run that succeeded and could not clean up is Completed, with the trouble in ``error``.
+        """
         self.ended_at = _now().isoformat()
         self._price()
         if outcome is None:
             self.state = "Completed"
             return
-        self.error = describe(outcome)
+        trouble, self.error = self.error, describe(outcome)
+        if trouble is not None:
+            self.error["notes"].append(trouble["message"])
         if not isinstance(outcome, Exception):
             self.state = "Interrupted"
         elif isinstance(outcome, Refused) and not self.spending:

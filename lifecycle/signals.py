@@ -1,13 +1,16 @@
-"""Signals that wait: a cleanup that has begun is not cut off by a second Ctrl-C."""
+"""Signals that wait: a cleanup is neither prevented nor cut off by a second Ctrl-C."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _DEFERRED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -22,15 +25,58 @@ def deferred_signals() -> Iterator[None]:
 
     Outside the main thread it does nothing, since Python runs handlers in the main thread alone.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     deferral = _Deferral()
     try:
         deferral.begin()
         yield
     finally:
         deferral.end()
+
+
+def with_cleanup(
+    body: Callable[[], T],
+    cleanup: Callable[[BaseException | None], None],
+    *,
+    last: bool = False,
+) -> T:
+    """Return what *body* returns, and run *cleanup* once after it, whatever signals arrive when.
+
+    A plain ``finally`` has a gap: a signal may arrive after the body's end and before the
+    cleanup's first line. Here it has the cleanup run all the same, and whatever arrives from then
+    on waits until the cleanup is over. It is then delivered if there is something left to
+    interrupt: the body succeeded, and more follows.
+
+    Until the cleanup begins, handlers stay as they are: Prefect tells a cancel from a crash only
+    where its own handler of SIGTERM is in place.
+
+    Args:
+        body: What may be interrupted.
+        cleanup: What must run. It is given the exception in flight, or None.
+        last: Whether nothing follows in this run.
+
+    Outside the main thread it is a plain ``finally``.
+    """
+    deferral = _Deferral()
+    has_begun = False
+
+    def clean_up(outcome: BaseException | None) -> None:
+        nonlocal has_begun
+        if not has_begun:
+            deferral.begin()
+            has_begun = True
+            cleanup(outcome)
+
+    try:
+        try:
+            return body()
+        finally:
+            clean_up(sys.exception())
+    finally:
+        outcome = sys.exception()
+        try:
+            clean_up(outcome)
+        finally:
+            deferral.end(deliver=outcome is None and not last)
 
 
 class _Deferral:
@@ -46,19 +92,22 @@ class _Deferral:
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int] = {}
 
     def begin(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in _DEFERRED:
             previous = signal.getsignal(number)
-            if previous is not None:  # None: set from C, and could not be put back.
+            # None: set from C, and could not be put back. Ours: begun before, and interrupted.
+            if previous is not None and number not in self._previous:
                 self._previous[number] = previous
                 signal.signal(number, self._receive)
 
-    def end(self) -> None:
+    def end(self, *, deliver: bool = True) -> None:
         self._holding = False
         try:
             for number, previous in self._previous.items():
                 signal.signal(number, previous)
         finally:
-            self._deliver(self._arrived)
+            self._deliver(self._arrived if deliver else [])
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self._holding:

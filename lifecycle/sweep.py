@@ -1,25 +1,32 @@
-"""Endpoints that have outlived their purpose: found by their tags, deleted when asked to.
+"""What has outlived its purpose: found by its tags, deleted or canceled when asked to.
 
-It needs no memory and no Prefect. What bears no tag of ours does not exist for it, and what it
-cannot read for certain it leaves alone and names.
+It needs no memory and no Prefect, though it knows more where Prefect tells it of the runs. What
+bears no tag of ours it does not touch, and what it cannot read for certain it leaves and names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
 from lifecycle.clients import WorkspaceRef
-from lifecycle.deletion import DELETE_DEADLINE_SECONDS, confirm_deleted, request_delete
-from lifecycle.endpoint import CREATED_TAG, EXPIRES_TAG, OWNER_TAG, EndpointSummary, list_ours
-from lifecycle.errors import StillBilling
+from lifecycle.deletion import delete_endpoints
+from lifecycle.endpoint import CREATED_TAG, EXPIRES_TAG, OWNER_TAG
+from lifecycle.errors import FinetuneError, ServiceError
+from lifecycle.job import cancel_job
+from lifecycle.leftovers import EndpointSummary, list_ours
+from lifecycle.orphans import ClusterFinding, JobFinding, find_idle_clusters, find_jobs
+from lifecycle.owners import GRACE, OwnerOf, is_over, nobody_knows
 from lifecycle.plain import Result
 from lifecycle.waiting import SYSTEM_CLOCK, Clock
 
 # However early an endpoint says that it expires, a wrong clock must not delete a new one.
 MINIMUM_AGE = timedelta(minutes=5)
+
+T = TypeVar("T")
 
 
 class Finding(Result):
@@ -36,9 +43,9 @@ class Finding(Result):
 
 
 class Failure(Result):
-    """One endpoint that should be gone and may not be."""
+    """One thing that should be gone and may not be."""
 
-    name: str = Field(title="Name", description="The endpoint's name.")
+    name: str = Field(title="Name", description="The endpoint's name, or the job's.")
     error: str = Field(title="Error", description="What Azure said last.")
 
 
@@ -48,69 +55,94 @@ class SweepResult(Result):
     swept_at: datetime = Field(title="Swept at", description="When, UTC.")
     applied: bool = Field(title="Applied", description="False for a dry run.")
     found: list[Finding] = Field(title="Found", description="Every endpoint of ours.")
-    deleted: list[str] = Field(title="Deleted", description="Seen gone.")
-    left: list[str] = Field(title="Left", description="Still there, or not seen gone.")
+    deleted: list[str] = Field(title="Deleted", description="Endpoints seen gone.")
+    left: list[str] = Field(title="Left", description="Endpoints still there, or not seen gone.")
+    jobs: list[JobFinding] = Field(title="Jobs", description="Every live job of ours.")
+    canceled: list[str] = Field(title="Canceled", description="Jobs seen ended.")
+    clusters: list[ClusterFinding] = Field(
+        title="Clusters", description="Clusters of the workspace with nodes and no job on them."
+    )
     failed: list[Failure] = Field(
-        title="Failed", description="Those of the left that should have been deleted."
+        title="Failed", description="What should have been deleted or canceled, and was not."
+    )
+    unread: list[str] = Field(
+        title="Unread", description="What Azure did not list, and why; endpoints are not among it."
     )
 
-
-def plan_sweep(ref: WorkspaceRef, now: datetime) -> list[Finding]:
-    """Look at every endpoint of ours and say what a sweep would do; nothing is changed.
-
-    Args:
-        ref: The workspace.
-        now: Aware of its time zone.
-
-    Raises:
-        ServiceError: Azure does not list the endpoints.
-    """
-    return [judge(endpoint, now) for endpoint in list_ours(ref)]
+    def overdue(self) -> list[str]:
+        """Return what should be gone and is left, by name: also what a dry run did not touch."""
+        endpoints = {finding.name for finding in self.found if finding.verdict == "delete"}
+        jobs = {finding.name for finding in self.jobs if finding.verdict == "cancel"}
+        return [
+            *(f"onlineEndpoints/{name}" for name in sorted(endpoints - set(self.deleted))),
+            *(f"jobs/{name}" for name in sorted(jobs - set(self.canceled))),
+        ]
 
 
 def sweep(
-    ref: WorkspaceRef, apply: bool, now: datetime, *, clock: Clock = SYSTEM_CLOCK
+    ref: WorkspaceRef,
+    apply: bool,
+    now: datetime,
+    *,
+    owner_of: OwnerOf = nobody_knows,
+    grace: timedelta = GRACE,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> SweepResult:
-    """Delete the endpoints of ours that have expired; without ``apply``, only say which.
+    """Delete the endpoints, and cancel the jobs, that have outlived their run; or say which.
 
-    One that cannot be deleted does not keep the others from being deleted; all of them together
-    are given :data:`~lifecycle.deletion.DELETE_DEADLINE_SECONDS`.
+    What cannot be deleted does not keep the rest from it; the endpoints together are given
+    :data:`~lifecycle.deletion.DELETE_DEADLINE_SECONDS`.
+
+    Args:
+        ref: The workspace.
+        apply: Whether to act; without it nothing is changed.
+        now: Aware of its time zone.
+        owner_of: What is known of the runs.
+        grace: How long ago a run must have ended, and fallen silent.
+        clock: Whose time passes.
 
     Raises:
         ServiceError: Azure does not list the endpoints.
     """
-    found = plan_sweep(ref, now)
+    found = [judge(endpoint, now, owner_of, grace) for endpoint in list_ours(ref)]
     due = [finding.name for finding in found if finding.verdict == "delete"] if apply else []
-    end = clock.monotonic() + DELETE_DEADLINE_SECONDS
-    failed: dict[str, str] = {}
-    # Ask once for all of them first: each takes Azure half a minute, and they go side by side.
-    for name in due:
-        try:
-            request_delete(ref, name, deadline_seconds=0, clock=clock)
-        except StillBilling as error:
-            failed[name] = error.message
-    for name in due:
-        try:
-            # This asks again where the first time was refused.
-            left = max(end - clock.monotonic(), 0.0)
-            confirm_deleted(ref, name, deadline_seconds=left, clock=clock)
-            failed.pop(name, None)
-        except StillBilling as error:
-            failed[name] = error.message
+    failed = {
+        name: error.message for name, error in delete_endpoints(ref, due, clock=clock).items()
+    }
     deleted = [name for name in due if name not in failed]
+
+    unread: list[str] = []
+    jobs = _listed(lambda: find_jobs(ref, now, owner_of, grace), unread)
+    clusters = _listed(lambda: find_idle_clusters(ref), unread)
+    canceled = []
+    for name in [job.name for job in jobs if job.verdict == "cancel"] if apply else []:
+        try:
+            cancel_job(ref, name, clock=clock)
+            canceled.append(name)
+        except FinetuneError as error:
+            failed[name] = error.message
     return SweepResult(
         swept_at=now,
         applied=apply,
         found=found,
         deleted=deleted,
         left=[finding.name for finding in found if finding.name not in deleted],
+        jobs=jobs,
+        canceled=canceled,
+        clusters=clusters,
         failed=[Failure(name=name, error=error) for name, error in failed.items()],
+        unread=unread,
     )
 
 
-def judge(endpoint: EndpointSummary, now: datetime) -> Finding:
-    """Say what a sweep does with one endpoint, from its tags alone."""
-    verdict, reason = _verdict(endpoint, now)
+def judge(
+    endpoint: EndpointSummary,
+    now: datetime,
+    owner_of: OwnerOf = nobody_knows,
+    grace: timedelta = GRACE,
+) -> Finding:
+    """Say what a sweep does with one endpoint, from its tags and what is known of its run."""
+    verdict, reason = _verdict(endpoint, now, owner_of, grace)
     return Finding(
         name=endpoint.name,
         owner=endpoint.owner,
@@ -121,7 +153,17 @@ def judge(endpoint: EndpointSummary, now: datetime) -> Finding:
     )
 
 
-def _verdict(endpoint: EndpointSummary, now: datetime) -> tuple[Literal["delete", "leave"], str]:
+def _listed(find: Callable[[], list[T]], unread: list[str]) -> list[T]:
+    try:
+        return find()
+    except ServiceError as error:
+        unread.append(error.message)
+        return []
+
+
+def _verdict(
+    endpoint: EndpointSummary, now: datetime, owner_of: OwnerOf, grace: timedelta
+) -> tuple[Literal["delete", "leave"], str]:
     if endpoint.keep:
         return "leave", "it is kept on purpose"
     created, expires = _moment(endpoint.created_at), _moment(endpoint.expires_at)
@@ -131,11 +173,14 @@ def _verdict(endpoint: EndpointSummary, now: datetime) -> tuple[Literal["delete"
         return "leave", f"its tag {CREATED_TAG} is missing or no date with a time zone"
     if expires is None:
         return "leave", f"its tag {EXPIRES_TAG} is missing or no date with a time zone"
-    if now < expires:
-        return "leave", f"it expires in {_minutes(expires - now)}"
     if now < created + MINIMUM_AGE:
         return "leave", f"it is younger than {_minutes(MINIMUM_AGE)}"
-    return "delete", f"it expired {_minutes(now - expires)} ago"
+    if now >= expires:
+        return "delete", f"it expired {_minutes(now - expires)} ago"
+    owner = owner_of(endpoint.owner)
+    if owner is not None and owner.ended_at is not None and is_over(owner, now, grace):
+        return "delete", f"its run is {owner.state} since {_minutes(now - owner.ended_at)}"
+    return "leave", f"it expires in {_minutes(expires - now)}"
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -7,7 +7,7 @@ from textwrap import shorten
 from prefect import get_run_logger
 
 from lifecycle import endpoint as lifecycle
-from lifecycle import scoring
+from lifecycle import leftovers, scoring
 from lifecycle.clients import WorkspaceRef
 from lifecycle.endpoint import (
     DeletedAt,
@@ -16,7 +16,7 @@ from lifecycle.endpoint import (
     EndpointSpec,
     EndpointState,
 )
-from lifecycle.errors import StillBilling
+from lifecycle.errors import EndpointError, ServiceError, StillBilling
 from lifecycle.registration import RegisteredModel
 from lifecycle.report import RunReport
 from lifecycle.scoring import Conversation
@@ -59,6 +59,14 @@ def route_traffic(
 ) -> EndpointState:
     """Send the endpoint's traffic to its deployments, in percent."""
     return lifecycle.route_traffic(workspace, endpoint, traffic)
+
+
+@step(run_name="keep {endpoint.name}")
+def keep_endpoint(workspace: WorkspaceRef, endpoint: EndpointRef) -> EndpointState:
+    """Mark the endpoint as kept on purpose: no sweep deletes it."""
+    state = lifecycle.keep_endpoint(workspace, endpoint)
+    get_run_logger().warning("Endpoint %s is kept, and goes on being billed", state.name)
+    return state
 
 
 @step(run_name="invoke {endpoint_name}")
@@ -105,44 +113,66 @@ def put_away_endpoint(
     workspace: WorkspaceRef,
     report: RunReport,
     *,
-    create_unanswered: bool,
     outcome: BaseException | None,
+    operation_seconds: float,
 ) -> None:
-    """Delete the run's endpoint in a ``finally``, without hiding how the run ended.
+    """Delete the run's endpoint at its end, without hiding how the run ended.
 
-    Signals wait until it is done. Azure is asked to delete before Prefect is asked for anything:
-    a Prefect server that is gone costs the task run in the UI, never the deletion.
+    Azure is asked to delete before Prefect is asked for anything: a Prefect server that is gone
+    costs the task run in the UI, never the deletion.
 
     Args:
         workspace: The workspace.
         report: The run; the endpoint is named in ``still_billing`` until it was seen gone.
-        create_unanswered: Whether its create was begun and not answered.
-        outcome: The exception in flight, or None; a note is added to it where the endpoint could
-            not be seen gone.
-
-    Raises:
-        StillBilling: It could not be seen gone, and no exception is in flight.
+        outcome: The exception in flight, or None. Where the endpoint could not be seen gone, a
+            note is added to it; without one, the report's ``error`` says so.
+        operation_seconds: How long an operation in progress may hold the deletion off.
     """
     assert report.endpoint is not None
-    name = report.endpoint["name"]
+    logger, name = get_run_logger(), report.endpoint["name"]
+    is_unanswered = not report.endpoint["created"] and not isinstance(outcome, EndpointError)
     report.may_bill(f"onlineEndpoints/{name}")
     with deferred_signals():
-        get_run_logger().info("Deleting endpoint %s; Ctrl-C waits until it is gone", name)
+        logger.info("Deleting endpoint %s; Ctrl-C waits until it is gone", name)
         try:
-            was_there = lifecycle.request_delete(workspace, name)
-            unanswered = create_unanswered and not was_there
+            was_there = lifecycle.request_delete(
+                workspace, name, operation_seconds=operation_seconds
+            )
+            unanswered = is_unanswered and not was_there
             try:
                 gone = delete_endpoint(workspace, name, create_unanswered=unanswered)
             except StillBilling:
                 raise
             except Exception as error:
-                get_run_logger().warning("The task delete_endpoint could not run: %r", error)
+                logger.warning("The task delete_endpoint could not run: %r", error)
                 gone = lifecycle.confirm_deleted(workspace, name, create_unanswered=unanswered)
             report.endpoint_is_gone(gone.deleted_at)
         except StillBilling as problem:
-            if outcome is None:
-                raise
-            outcome.add_note(str(problem))
+            logger.error("%s", problem)
+            report.add_trouble(problem, outcome)
+
+
+def ask_earlier_endpoints_away(workspace: WorkspaceRef, run_id: str) -> None:
+    """Ask Azure, at once, to delete what earlier attempts of this run left; nothing is awaited."""
+    logger = get_run_logger()
+    try:
+        for name in leftovers.ask_endpoints_away(workspace, run_id):
+            logger.warning("Deleting endpoint %s, left by an earlier attempt", name)
+    except ServiceError as problem:
+        logger.warning("What earlier attempts left cannot be listed now: %s", problem)
+
+
+def put_away_earlier_endpoints(
+    workspace: WorkspaceRef, report: RunReport, run_id: str, *, operation_seconds: float
+) -> None:
+    """See what earlier attempts of this run left gone; what stays is named in ``still_billing``."""
+    try:
+        leftovers.put_away_endpoints(workspace, run_id, operation_seconds=operation_seconds)
+    except StillBilling as problem:
+        get_run_logger().error("%s", problem)
+        for name in problem.resources:
+            report.may_bill(name)
+        report.add_trouble(problem, None)
 
 
 def _shortened(text: str) -> str:

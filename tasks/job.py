@@ -15,6 +15,7 @@ from lifecycle.report import RunReport, current_report
 from lifecycle.signals import deferred_signals
 from lifecycle.waiting import growing, wait_until
 
+from .runs import has_retries_left, is_cancelled
 from .step import step
 
 # How long a submit that was interrupted may still take effect.
@@ -63,9 +64,9 @@ def put_away_job(
 ) -> None:
     """Cancel, in a ``finally``, a job that this run leaves unfinished, without hiding its outcome.
 
-    A run that fails, or that a person interrupts, will not come back for its job. One that is
-    terminated from outside may: its job goes on, and the next attempt adopts it. Signals wait
-    until it is done.
+    A run that fails for good, or that a person interrupts or cancels, will not come back for its
+    job. One that is terminated from outside may, and one with retries left will: its job goes on,
+    and the next attempt adopts it.
 
     Args:
         workspace: The workspace.
@@ -75,9 +76,10 @@ def put_away_job(
     """
     if outcome is None:
         return
-    if report.resumable and not isinstance(outcome, Exception | KeyboardInterrupt):
-        return
     assert report.flow_run_id is not None
+    if report.resumable and _comes_back(report.flow_run_id, outcome):
+        get_run_logger().warning("The job, if there is one, goes on: the next attempt adopts it")
+        return
     name = report.job["name"] if report.job else lifecycle.job_name(report.flow_run_id, 1)
     report.may_bill(f"jobs/{name}")
     with deferred_signals():
@@ -96,4 +98,11 @@ def put_away_job(
                     report.job["status"] = ended
             report.is_gone(f"jobs/{name}")
         except FinetuneError as problem:
-            outcome.add_note(str(problem))
+            get_run_logger().error("%s", problem)
+            report.add_trouble(problem, outcome)
+
+
+def _comes_back(flow_run_id: str, outcome: BaseException) -> bool:
+    if isinstance(outcome, Exception):
+        return has_retries_left()
+    return not isinstance(outcome, KeyboardInterrupt) and not is_cancelled(flow_run_id)

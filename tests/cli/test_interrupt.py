@@ -82,15 +82,18 @@ def test_a_second_ctrl_c_does_not_cut_the_cleanup_off(
     assert [] == _settled_meters(slow_emulator)
 
 
-@pytest.mark.parametrize("moment", ["while the job is submitted", "while the job runs"])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("while the job is submitted", signal.SIGTERM), ("while the job runs", signal.SIGHUP)],
+)
 def test_a_plain_kill_ends_the_job_too(
-    slow_emulator: Any, prefect_server: str, tmp_path: Path, moment: str
+    slow_emulator: Any, prefect_server: str, tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:
-    """Nobody comes back for the job of a command line: SIGTERM cancels it as Ctrl-C does."""
+    """Nobody comes back for the job of a command line: SIGTERM and a closed terminal cancel it."""
     process, report = _start(tmp_path)
     _await_request(slow_emulator, process, *MOMENTS[moment])
 
-    process.terminate()
+    process.send_signal(number)
     _, said = process.communicate(timeout=90)
 
     document = json.loads(report.read_text())

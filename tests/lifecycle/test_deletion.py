@@ -91,7 +91,13 @@ def test_an_endpoint_that_never_was_is_deleted(
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(409, "ScopeLocked"), (409, "Conflict"), (429, "TooManyRequests"), (503, "ServerBusy")],
+    [
+        (401, "ExpiredToken"),
+        (409, "ScopeLocked"),
+        (409, "Conflict"),
+        (429, "TooManyRequests"),
+        (503, "ServerBusy"),
+    ],
 )
 def test_a_refusal_that_passes_is_waited_out(
     emulator: Any, workspace: WorkspaceRef, live: str, clock: Any, status: int, code: str
@@ -131,6 +137,39 @@ def test_a_refusal_that_stays_names_what_is_billed(
     assert "ScopeLocked" in problem.value.message
     assert live in problem.value.message
     assert "finetune sweep --apply" in problem.value.remedy
+    assert 60 == pytest.approx(sum(clock.slept))
+
+
+def test_an_operation_in_progress_may_take_its_time(
+    slow_emulator: Any,
+    slow_workspace: WorkspaceRef,
+    endpoint_spec: EndpointSpec,
+    endpoint: EndpointRef,
+    clock: Any,
+) -> None:
+    """Azure refuses to delete in mid-deployment, and is asked again until that is over."""
+    create_endpoint(slow_workspace, endpoint_spec, endpoint, clock=clock)
+    busy = '{"error": {"code": "Conflict", "message": "Another operation is in progress."}}'
+    slow_emulator.faults({"match": DELETE, "effect": {"status": 409, "body": busy}})
+    over = clock.monotonic() + 90
+    clock.on_sleep = lambda seconds: slow_emulator.faults() if clock.monotonic() > over else None
+
+    request_delete(
+        slow_workspace, endpoint.name, deadline_seconds=60, operation_seconds=120, clock=clock
+    )
+
+    assert over < clock.monotonic() < over + 10
+
+
+def test_a_lock_is_not_waited_for_as_long_as_an_operation(
+    emulator: Any, workspace: WorkspaceRef, live: str, clock: Any
+) -> None:
+    """It will not go by itself."""
+    emulator.faults({"match": DELETE, "effect": refusal(409, "ScopeLocked")})
+
+    with pytest.raises(StillBilling):
+        request_delete(workspace, live, deadline_seconds=60, operation_seconds=120, clock=clock)
+
     assert 60 == pytest.approx(sum(clock.slept))
 
 

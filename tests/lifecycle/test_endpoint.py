@@ -17,11 +17,12 @@ from lifecycle.endpoint import (
     EndpointState,
     create_endpoint,
     deploy,
-    list_ours,
+    keep_endpoint,
     plan_endpoint,
     route_traffic,
 )
 from lifecycle.errors import EndpointError, ServiceError
+from lifecycle.leftovers import list_ours
 from lifecycle.registration import RegisteredModel
 
 RUN = "8a4f0c52-3f1e-4a60-9d0e-6f9c3b7a1d24"
@@ -104,15 +105,17 @@ def test_an_endpoint_is_tagged_by_the_request_that_creates_it(
     assert "key" == made.auth_mode
 
 
-def test_a_kept_endpoint_says_so(
+def test_a_kept_endpoint_says_so_from_the_moment_that_it_is_kept(
     workspace: WorkspaceRef, endpoint: EndpointRef, endpoint_spec: EndpointSpec
 ) -> None:
-    """No sweep deletes what the user keeps."""
+    """No sweep deletes what the user keeps; a run that dies before that leaves nothing for ever."""
     create_endpoint(workspace, endpoint_spec.model_copy(update={"keep": True}), endpoint)
+    [born] = list_ours(workspace)
+    keep_endpoint(workspace, endpoint)
+    [kept] = list_ours(workspace)
 
-    [summary] = list_ours(workspace)
-
-    assert (endpoint.name, RUN, True) == (summary.name, summary.owner, summary.keep)
+    assert (endpoint.name, RUN, False) == (born.name, born.owner, born.keep)
+    assert born.model_copy(update={"keep": True}) == kept
 
 
 def test_a_repeated_create_adopts_the_endpoint(

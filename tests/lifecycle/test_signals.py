@@ -8,10 +8,12 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
-from lifecycle.signals import deferred_signals
+from lifecycle.signals import deferred_signals, with_cleanup
 
 # The child says "ready" inside the block, and goes on when the parent has sent its signals and
 # closes the child's standard input: no timing is guessed.
@@ -165,3 +167,111 @@ def test_it_does_nothing_in_another_thread() -> None:
     thread.join()
 
     assert [True] == seen
+
+
+GUARDED = """
+import signal, sys
+from lifecycle.signals import with_cleanup
+{setup}
+def body():
+    {body}
+def cleanup(outcome):
+    print("outcome", type(outcome).__name__, flush=True)
+    sys.stdin.read()
+    print("cleaned up", flush=True)
+try:
+    with_cleanup(body, cleanup, last={last})
+finally:
+    print("after", flush=True)
+"""
+
+
+def run_guarded(
+    signals: list[signal.Signals], *, body: str = "pass", last: bool = False
+) -> tuple[int, list[str]]:
+    """Run the child, send it the signals during its cleanup; return exit code and output."""
+    raising = (
+        "def stop(number, frame): raise KeyboardInterrupt\nsignal.signal(signal.SIGTERM, stop)"
+    )
+    code = GUARDED.format(setup=raising, body=body, last=last)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert child.stdout is not None
+    first = child.stdout.readline().strip()
+    for number in signals:
+        child.send_signal(number)
+    out, _ = child.communicate(timeout=60)
+    return child.returncode, [first, *out.split("\n")[:-1]]
+
+
+def test_the_first_signal_interrupts_and_the_next_ones_wait() -> None:
+    """A supervisor's second SIGTERM, and a Ctrl-C on top, do not cut the cleanup off."""
+    code, lines = run_guarded(
+        [signal.SIGTERM, signal.SIGINT], body="signal.raise_signal(signal.SIGTERM)"
+    )
+
+    assert ["outcome KeyboardInterrupt", "cleaned up", "after"] == lines
+    assert -signal.SIGINT == code
+
+
+def test_a_signal_after_a_failure_does_not_hide_it() -> None:
+    """What the body raised is what the run reports."""
+    code, lines = run_guarded([signal.SIGTERM], body="raise ValueError('the outcome')")
+
+    assert (1, ["outcome ValueError", "cleaned up", "after"]) == (code, lines)
+
+
+@pytest.mark.parametrize(("last", "code"), [(True, 0), (False, -signal.SIGINT)])
+def test_a_signal_after_a_success_interrupts_what_follows(last: bool, code: int) -> None:
+    """Where nothing follows, the run has succeeded; else it is not lost."""
+    assert (code, ["outcome NoneType", "cleaned up", "after"]) == run_guarded(
+        [signal.SIGTERM], last=last
+    )
+
+
+def test_a_signal_between_body_and_cleanup_prevents_no_cleanup() -> None:
+    """Wherever in that gap it comes: at each line of ours in turn."""
+    line = 0
+    while True:
+        cleaned: list[str] = []
+        was_sent = _with_a_signal_in_the_gap(line, cleaned)
+        assert ["cleaned"] == cleaned
+        if not was_sent:
+            break
+        line += 1
+
+    assert 5 < line
+
+
+def _with_a_signal_in_the_gap(number: int, cleaned: list[str]) -> bool:
+    """Send one at the n-th line that is run after the body and before the cleanup, if any."""
+    lines = 0
+    has_ended = False
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        nonlocal lines
+        if has_ended and not cleaned and event == "line" and "signals" in frame.f_code.co_filename:
+            lines += 1
+            if lines == number + 1:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    def body() -> None:
+        nonlocal has_ended
+        has_ended = True
+
+    before = sys.gettrace(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.settrace(trace)
+    try:
+        with suppress(KeyboardInterrupt):
+            with_cleanup(body, lambda outcome: cleaned.append("cleaned"))
+    finally:
+        sys.settrace(before[0])
+        signal.signal(signal.SIGINT, before[1])
+    return lines > number

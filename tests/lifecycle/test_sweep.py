@@ -11,13 +11,24 @@ from lifecycle.clients import WorkspaceRef, ml_client
 from lifecycle.endpoint import (
     EndpointRef,
     EndpointSpec,
-    EndpointSummary,
     create_endpoint,
+    keep_endpoint,
     plan_endpoint,
 )
+from lifecycle.leftovers import EndpointSummary
+from lifecycle.owners import Owner
 from lifecycle.sweep import SweepResult, judge, sweep
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+def ended(state: str, *, minutes: float, heartbeat: float | None = None) -> Owner:
+    """A run that ended so long ago, and gave its last sign of life so long ago."""
+    return Owner(
+        state=state,
+        ended_at=NOW - timedelta(minutes=minutes),
+        heartbeat_at=None if heartbeat is None else NOW - timedelta(minutes=heartbeat),
+    )
 
 
 def summary(**changed: object) -> EndpointSummary:
@@ -95,6 +106,40 @@ def test_a_tag_that_cannot_be_read_is_reported_and_left(
     assert tag in finding.reason
 
 
+@pytest.mark.parametrize(
+    ("owner", "verdict", "reason"),
+    [
+        (None, "leave", "it expires in 60 minutes"),
+        (ended("CRASHED", minutes=11), "delete", "its run is CRASHED since 11 minutes"),
+        (ended("COMPLETED", minutes=11), "delete", "its run is COMPLETED since 11 minutes"),
+        (ended("CRASHED", minutes=9), "leave", "it expires in 60 minutes"),
+        (ended("CRASHED", minutes=11, heartbeat=2), "leave", "it expires in 60 minutes"),
+        (ended("CRASHED", minutes=20, heartbeat=15), "delete", "its run is CRASHED since 20 min"),
+        (Owner(state="RUNNING", ended_at=None, heartbeat_at=None), "leave", "it expires in 60"),
+    ],
+)
+def test_an_endpoint_whose_run_is_over_need_not_expire(
+    owner: Owner | None, verdict: str, reason: str
+) -> None:
+    """Ended some time ago, and silent for as long: a state alone is no proof."""
+    due_in_an_hour = summary(expires_at=(NOW + timedelta(hours=1)).isoformat())
+
+    finding = judge(due_in_an_hour, NOW, lambda run: owner)
+
+    assert verdict == finding.verdict
+    assert finding.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"keep": True}, {"created_at": (NOW - timedelta(minutes=4)).isoformat()}]
+)
+def test_what_is_protected_is_so_too_when_its_run_is_over(changed: dict[str, object]) -> None:
+    """The keep tag, and the first minutes."""
+    long_over = ended("FAILED", minutes=600)
+
+    assert "leave" == judge(summary(**changed), NOW, lambda run: long_over).verdict
+
+
 RUNS = [f"00000000-0000-4000-8000-00000000000{digit}" for digit in "abc"]
 
 
@@ -103,7 +148,9 @@ def make(
 ) -> EndpointRef:
     """Create the endpoint of a run at a moment in the past."""
     endpoint = plan_endpoint(spec, run, 1, born)
-    create_endpoint(workspace, spec.model_copy(update={"keep": keep}), endpoint)
+    create_endpoint(workspace, spec, endpoint)
+    if keep:
+        keep_endpoint(workspace, endpoint)
     return endpoint
 
 
@@ -194,3 +241,27 @@ def test_a_second_sweep_finds_nothing_to_do(
 
     assert ([], [], [], []) == (result.found, result.deleted, result.left, result.failed)
     assert result == SweepResult.model_validate_json(result.model_dump_json())
+
+
+def test_what_azure_does_not_list_is_told_and_hinders_nothing(
+    emulator: Any, workspace: WorkspaceRef, endpoint_spec: EndpointSpec, clock: Any
+) -> None:
+    """An identity that may not read jobs or clusters sweeps endpoints all the same."""
+    old = make(workspace, endpoint_spec, RUNS[0], NOW - timedelta(hours=3))
+    emulator.faults(
+        {"match": {"method": "GET", "path": "/(jobs|computes)$"}, "effect": {"status": 403}}
+    )
+
+    result = sweep(workspace, True, NOW, clock=clock)
+
+    assert ([old.name], [], 2) == (result.deleted, result.overdue(), len(result.unread))
+
+
+def test_what_is_left_is_named_by_a_dry_run_too(
+    emulator: Any, workspace: WorkspaceRef, endpoint_spec: EndpointSpec, clock: Any
+) -> None:
+    """The exit code says whether anything is left that should not be."""
+    old = make(workspace, endpoint_spec, RUNS[0], NOW - timedelta(hours=3))
+
+    assert [f"onlineEndpoints/{old.name}"] == sweep(workspace, False, NOW, clock=clock).overdue()
+    assert [] == sweep(workspace, True, NOW, clock=clock).overdue()

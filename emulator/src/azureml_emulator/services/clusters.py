@@ -56,6 +56,26 @@ def list_computes(emulator: Emulator, call: Call) -> Reply:
     return Reply({"value": [_render(one) for one in clusters]})
 
 
+def list_nodes(emulator: Emulator, call: Call) -> Reply:
+    """Answer with the nodes that are up, and the run that each works for."""
+    cluster = _known(emulator, call.params["compute"])
+    runs = [owner for owner, nodes in sorted(cluster["_held"].items()) for _ in range(nodes)]
+    idle = cluster["_billed"] - len(runs)
+    states = [("running", run) for run in runs] + [("idle", None)] * idle
+    nodes = [
+        {
+            "nodeId": f"tvmps_{number:064x}_d",
+            "privateIpAddress": f"10.0.0.{number % 250 + 4}",
+            "publicIpAddress": None,
+            "port": None,
+            "nodeState": state,
+            "runId": run,
+        }
+        for number, (state, run) in enumerate(states)
+    ]
+    return Reply({"nodes": nodes})
+
+
 def delete_compute(emulator: Emulator, call: Call) -> Reply:
     """Begin to delete the cluster.
 
@@ -295,6 +315,7 @@ ROUTES = [
     Route("PUT", _COMPUTE, put_compute),
     Route("GET", _COMPUTE, get_compute),
     Route("DELETE", _COMPUTE, delete_compute),
+    Route("POST", f"{_COMPUTE}/listNodes", list_nodes),
 ]
 EVENTS: dict[str, Applier] = {
     "compute.create": _created,

@@ -1,0 +1,70 @@
+"""What Prefect calls when a run was cancelled or has crashed: what it left in Azure is put away.
+
+``serve`` calls these in its own process and a process worker in a process of the run's supervisor,
+so also where the run itself was killed. They come after the run's own cleanup, beside a sweep, and
+perhaps twice: what is gone already is no error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.logging.loggers import flow_run_logger
+from pydantic import ValidationError
+
+from lifecycle import leftovers
+from lifecycle.auth import WorkspaceSpec, authenticate
+from lifecycle.deletion import DELETE_DEADLINE_SECONDS, UNANSWERED_WINDOW_SECONDS
+from lifecycle.endpoint import EndpointSpec
+from lifecycle.signals import deferred_signals
+from tasks.job import UNANSWERED_SECONDS
+from tasks.runs import is_under_way
+
+_put_away_here: set[str] = set()
+
+
+def is_put_away(flow_run_id: str) -> None:
+    """Say that the run itself, in this very process, has done all that a hook could do."""
+    _put_away_here.add(flow_run_id)
+
+
+def put_away_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """See the endpoints of a cancelled run gone and its job ended."""
+    _put_away(flow, flow_run, cancel_job=True)
+
+
+def put_away_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """See the endpoints of a crashed run gone; its job goes on, for the run to come back to."""
+    _put_away(flow, flow_run, cancel_job=False)
+
+
+def _put_away(flow: Flow[..., Any], flow_run: FlowRun, *, cancel_job: bool) -> None:
+    run_id, logger = str(flow_run.id), flow_run_logger(flow_run, flow)
+    if run_id in _put_away_here:
+        return
+    with deferred_signals():
+        ref = authenticate(
+            WorkspaceSpec.model_validate(flow_run.parameters.get("workspace") or {})
+        ).ref
+        # The endpoint first: it bills for longer.
+        window = UNANSWERED_WINDOW_SECONDS if is_under_way(run_id, "create_endpoint") else 0.0
+        gone = leftovers.put_away_endpoints(
+            ref, run_id, window_seconds=window, operation_seconds=_operation_seconds(flow_run)
+        )
+        for name in gone:
+            logger.warning("Endpoint %s, which the run left, is deleted", name)
+        if cancel_job:
+            window = UNANSWERED_SECONDS if is_under_way(run_id, "submit_job") else 0.0
+            ended = leftovers.put_away_job(ref, run_id, window_seconds=window)
+            logger.info("The run's job: %s", ended or "it has none")
+
+
+def _operation_seconds(flow_run: FlowRun) -> float:
+    """Return how long a deployment in progress may hold the deletion of its endpoint off."""
+    try:
+        spec = EndpointSpec.model_validate(flow_run.parameters.get("endpoint"))
+    except ValidationError:
+        return DELETE_DEADLINE_SECONDS
+    return 60 * (spec.create_deadline_minutes + spec.deploy_deadline_minutes)

@@ -1,0 +1,168 @@
+"""What a run may have left in Azure, found by its owner tag, and put away by anybody.
+
+The run itself, Prefect's hooks in the parent process, a retry and a sweep all come here. Each may
+be the second to come: whatever is gone already is no error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from pydantic import Field
+
+from lifecycle.azure import translated
+from lifecycle.clients import WorkspaceRef, ml_client
+from lifecycle.deletion import DELETE_DEADLINE_SECONDS, delete_endpoints, request_delete
+from lifecycle.endpoint import CREATED_TAG, EXPIRES_TAG, KEEP_TAG, OWNER_TAG
+from lifecycle.errors import ServiceError, StillBilling
+from lifecycle.job import cancel_job, find_job
+from lifecycle.operation import state_of
+from lifecycle.plain import Result
+from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, wait_until
+
+LOOK_AGAIN_SECONDS = 5.0
+
+
+class EndpointSummary(Result):
+    """An endpoint with a tag of ours, its tags as they are written."""
+
+    name: str = Field(title="Name", description="The endpoint's name.")
+    provisioning_state: str = Field(title="State", description="Azure's provisioning state.")
+    owner: str | None = Field(title="Owner", description="Id of the flow run that it belongs to.")
+    created_at: str | None = Field(title="Created at", description="The tag's text.")
+    expires_at: str | None = Field(title="Expires at", description="The tag's text.")
+    keep: bool = Field(title="Keep", description="Whether the tag that protects it is there.")
+
+
+def list_ours(ref: WorkspaceRef) -> list[EndpointSummary]:
+    """List the workspace's endpoints that bear a tag of ours, also those with only some of them.
+
+    Raises:
+        ServiceError: Azure answered with an error, or not at all.
+    """
+    with translated(f"listing the endpoints of {ref.name}"):
+        endpoints = list(ml_client(ref).online_endpoints.list())
+    return [
+        _summary(str(entity.name), state_of(entity), entity.tags)
+        for entity in endpoints
+        if entity.tags and {OWNER_TAG, CREATED_TAG, EXPIRES_TAG} & set(entity.tags)
+    ]
+
+
+def put_away_endpoints(
+    ref: WorkspaceRef,
+    owner: str,
+    *,
+    window_seconds: float = 0.0,
+    operation_seconds: float = DELETE_DEADLINE_SECONDS,
+    clock: Clock = SYSTEM_CLOCK,
+) -> list[str]:
+    """Delete every endpoint of a run, of whichever attempt; one that it kept on purpose stays.
+
+    Args:
+        ref: The workspace.
+        owner: The flow run's id.
+        window_seconds: For how long an endpoint may still appear, because its create was sent
+            just before its run died.
+        operation_seconds: How long an operation in progress may hold a deletion off.
+        clock: Whose time passes.
+
+    Returns:
+        Their names.
+
+    Raises:
+        StillBilling: One of them could not be seen gone, or Azure does not list them.
+    """
+    end = clock.monotonic() + window_seconds
+    gone: list[str] = []
+    while True:
+        names = [found.name for found in _of_run(ref, owner, clock)]
+        failed = delete_endpoints(ref, names, operation_seconds=operation_seconds, clock=clock)
+        if failed:
+            first = next(iter(failed.values()))
+            first.resources = [f"onlineEndpoints/{name}" for name in failed]
+            raise first
+        gone += names
+        if clock.monotonic() >= end:
+            return gone
+        clock.sleep(LOOK_AGAIN_SECONDS)
+
+
+def ask_endpoints_away(ref: WorkspaceRef, owner: str) -> list[str]:
+    """Ask Azure once to delete every endpoint of a run, and await nothing.
+
+    Returns:
+        The names of those that there are, whether or not Azure agreed.
+
+    Raises:
+        ServiceError: Azure does not list them.
+    """
+    names = [found.name for found in list_ours(ref) if found.owner == owner and not found.keep]
+    for name in names:
+        with suppress(StillBilling):
+            request_delete(ref, name, deadline_seconds=0)
+    return names
+
+
+def put_away_job(
+    ref: WorkspaceRef, owner: str, *, window_seconds: float = 0.0, clock: Clock = SYSTEM_CLOCK
+) -> str | None:
+    """Cancel the newest job of a run and wait until it has ended.
+
+    Args:
+        ref: The workspace.
+        owner: The flow run's id.
+        window_seconds: For how long a job may still appear, because its submit was sent just
+            before its run ended.
+        clock: Whose time passes.
+
+    Returns:
+        How it ended; None where the run has no job.
+
+    Raises:
+        StillBilling: It could not be seen ended.
+        ServiceError: Azure cannot be asked.
+    """
+    job = wait_until(
+        lambda: find_job(ref, owner),
+        every=growing(0.5, LOOK_AGAIN_SECONDS),
+        deadline=window_seconds,
+        clock=clock,
+    )
+    return None if job is None else cancel_job(ref, job.name, clock=clock)
+
+
+def _of_run(ref: WorkspaceRef, owner: str, clock: Clock) -> list[EndpointSummary]:
+    """List the run's endpoints; errors that may pass are waited out."""
+    trouble: list[ServiceError] = []
+
+    def look() -> list[EndpointSummary] | None:
+        try:
+            return [found for found in list_ours(ref) if found.owner == owner and not found.keep]
+        except ServiceError as error:
+            if not error.transient and error.status != 401:
+                raise
+            trouble.append(error)
+            return None
+
+    found = wait_until(
+        look, every=growing(0.5, LOOK_AGAIN_SECONDS), deadline=DELETE_DEADLINE_SECONDS, clock=clock
+    )
+    if found is None:
+        raise StillBilling(
+            f"The endpoints of the run {owner} cannot be listed: {trouble[-1].message}",
+            resources=[f"onlineEndpoints of run {owner}"],
+        ) from trouble[-1]
+    return found
+
+
+def _summary(name: str, state: str, tags: Mapping[str, str]) -> EndpointSummary:
+    return EndpointSummary(
+        name=name,
+        provisioning_state=state,
+        owner=tags.get(OWNER_TAG),
+        created_at=tags.get(CREATED_TAG),
+        expires_at=tags.get(EXPIRES_TAG),
+        keep=KEEP_TAG in tags,
+    )

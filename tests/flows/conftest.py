@@ -1,0 +1,242 @@
+"""A stage for deployed runs: an emulator, a Prefect server, and whoever runs what is scheduled."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from azureml_emulator.emulator import Emulator
+from azureml_emulator.environment import client_environment
+from azureml_emulator.server import Server
+from azureml_emulator.settings import Settings
+
+T = TypeVar("T")
+
+# Long enough for a signal to land inside, short enough to wait for.
+SECONDS = {
+    "endpoint.create": 3.0,
+    "endpoint.update": 0.2,
+    "endpoint.delete": 1.0,
+    "endpoint.name_reuse": 0.0,
+    "deployment.create": 5.0,
+    "deployment.delete": 0.5,
+    "compute.create": 0.2,
+    "job.queue": 0.5,
+    "job.prepare": 0.2,
+    "job.step": 1.0,
+    "job.finalize": 0.2,
+    "job.cancel": 0.5,
+}
+SERVED = """
+from flows.finetune import finetune_chat_model
+
+if __name__ == "__main__":
+    finetune_chat_model.serve(name="served", limit=4, pause_on_shutdown=False)
+"""
+
+
+class Stage:
+    """One emulator and one deployment of the flow, on which runs are started and harmed."""
+
+    def __init__(self, emulator: Server, environ: dict[str, str]) -> None:
+        self.emulator = emulator
+        self.environ = environ
+        self.deployment = ""
+        self.runner: subprocess.Popen[bytes] | None = None
+        self.log: Path | None = None
+
+    def start_run(self, *settings: str) -> str:
+        """Schedule a run of the local profile now, and return its id."""
+        from lifecycle.config import load_config
+
+        settings = ("compute.idle_seconds_before_scale_down=1", *settings)
+        config = load_config(Path("profiles/local.yaml"), settings)
+        with _client() as client:
+            deployment = client.read_deployment_by_name(self.deployment)
+            run = client.create_flow_run_from_deployment(
+                deployment.id, parameters=config.model_dump(mode="json")
+            )
+        return str(run.id)
+
+    def state(self, run_id: str) -> str:
+        """Return the type of the run's state, in lower case."""
+        with _client() as client:
+            state = client.read_flow_run(UUID(run_id)).state
+        return "none" if state is None else str(state.type.value).lower()
+
+    def await_state(self, run_id: str, *wanted: str, seconds: float = 120) -> str:
+        """Wait until the run is in one of these states, and return which."""
+        return _await(
+            lambda: state if (state := self.state(run_id)) in wanted else None,
+            seconds,
+            lambda: f"{wanted}: {run_id} is {self.state(run_id)}\n{self.told(run_id)}",
+        )
+
+    def change_state(self, run_id: str, state: Any) -> None:
+        """Ask for another state, as the buttons of the UI do."""
+        with _client() as client:
+            client.set_flow_run_state(UUID(run_id), state)
+
+    def lines(self, run_id: str) -> list[str]:
+        """Return what the run has logged."""
+        from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+        found: list[str] = []
+        chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(run_id)]))
+        with _client() as client:
+            while page := client.read_logs(chosen, limit=200, offset=len(found)):
+                found += [line.message for line in page]
+        return found
+
+    def told(self, run_id: str) -> str:
+        """Return the end of the run's log, for a test that fails."""
+        return "\n".join(self.lines(run_id)[-30:])
+
+    def said(self) -> str:
+        """Return the end of what the runner of the flows wrote, for a test that fails."""
+        return "" if self.log is None else self.log.read_text()[-5000:]
+
+    def pids(self) -> list[int]:
+        """Return the ids of the processes that run flows now."""
+        assert self.runner is not None
+        mine, found = {self.runner.pid}, []
+        for pid, parent, command in sorted(_processes()):
+            if parent in mine:
+                mine.add(pid)
+                if re.search(r"spawn_main|-m prefect\.(flow_)?engine", command):
+                    found.append(pid)
+        return found
+
+    def await_request(self, method: str, path: str, since: int = 0, seconds: float = 120) -> int:
+        """Wait until Azure is asked for this, and return the request's number."""
+
+        def look() -> int | None:
+            rows = self.emulator.emulator.store.execute(
+                "SELECT * FROM requests WHERE seq > ? ORDER BY seq", since
+            )
+            return next(
+                (
+                    int(row["seq"])
+                    for row in rows
+                    if row["method"] == method and re.search(path, row["path"])
+                ),
+                None,
+            )
+
+        return _await(look, seconds, lambda: f"{method} {path}\n{self.said()}")
+
+    def requests(self) -> int:
+        """Return the number of the last request."""
+        rows = self.emulator.emulator.store.execute("SELECT coalesce(max(seq), 0) n FROM requests")
+        return int(rows[0]["n"])
+
+    def jobs(self, run_id: str) -> list[tuple[str, str]]:
+        """Return the end of the name, and the status, of each job of this run."""
+        return sorted(
+            (run["id"].rpartition("-")[2], run["status"])
+            for run in self.emulator.emulator.store.list("run")
+            if run["parent"] is None and run["tags"].get("finetune-owner") == run_id
+        )
+
+    def await_no_meter(self, seconds: float = 15) -> None:
+        """Wait until nothing is billed; the cluster's nodes have their idle time."""
+        emulator = self.emulator.emulator
+
+        def still() -> list[str]:
+            meters = emulator.ledger.report(now=emulator.now())["meters"]
+            return [meter["resource"] for meter in meters if meter["stopped"] is None]
+
+        _await(lambda: None if still() else True, seconds, lambda: f"no meter; open: {still()}")
+
+
+@pytest.fixture(scope="module")
+def stage(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """An emulator on which each thing takes a moment, for all tests of a module."""
+    folder = tmp_path_factory.mktemp("stage")
+    latency = folder / "latency.yaml"
+    latency.write_text(json.dumps(SECONDS))
+    server = Server(Emulator(Settings(folder / "emulator", latency=str(latency))))
+    server.start()
+    prefect = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_")}
+    environ = {
+        **client_environment(server, os.environ),
+        **prefect,
+        "FINETUNE_CACHE": str(folder / "cache"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.2",
+    }
+    try:
+        yield Stage(server, environ)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def served(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The stage with a process that serves the flow."""
+    folder = tmp_path_factory.mktemp("served")
+    script = folder / "served.py"
+    script.write_text(SERVED)
+    with (folder / "log").open("w") as log:
+        runner = subprocess.Popen(
+            [sys.executable, str(script)], env=stage.environ, stdout=log, stderr=log
+        )
+    stage.deployment = "finetune-chat-model/served"
+    stage.runner, stage.log = runner, folder / "log"
+    try:
+        _await_deployment(stage.deployment, runner)
+        yield stage
+    finally:
+        runner.send_signal(signal.SIGTERM)
+        try:
+            runner.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            runner.kill()
+
+
+def _await_deployment(name: str, runner: subprocess.Popen[bytes]) -> None:
+    from prefect.exceptions import ObjectNotFound
+
+    def look() -> bool | None:
+        assert runner.poll() is None, "nobody serves the flow"
+        try:
+            with _client() as client:
+                client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            return None
+        return True
+
+    _await(look, 120, lambda: f"the deployment {name}")
+
+
+def _client() -> Any:
+    from prefect import get_client
+
+    return get_client(sync_client=True)
+
+
+def _processes() -> list[tuple[int, int, str]]:
+    """Return id, parent and command of every process; `ps` takes this on Linux and macOS."""
+    command = ["ps", "-axww", "-o", "pid=,ppid=,command="]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in said.splitlines()]
+    return [(int(row[0]), int(row[1]), row[2]) for row in rows if len(row) == 3]
+
+
+def _await(look: Callable[[], T | None], seconds: float, said: Callable[[], str]) -> T:
+    end = time.monotonic() + seconds
+    while (seen := look()) is None:
+        assert time.monotonic() < end, f"not within {seconds} s: {said()}"
+        time.sleep(0.2)
+    return seen

@@ -1,0 +1,92 @@
+"""The sweep as a flow: it knows how runs ended, and says what it did in an artifact."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
+from prefect.flows import flow
+from prefect.states import Crashed, Running, State
+
+from flows.sweep import sweep_endpoints
+from lifecycle.clients import WorkspaceRef
+from lifecycle.endpoint import EndpointSpec, create_endpoint, plan_endpoint
+from lifecycle.errors import StillBilling
+from tasks.runs import owner_of
+
+SPEC = EndpointSpec(instance_type="Standard_NC24ads_A100_v4")
+
+
+def run_in(state: State[Any]) -> str:
+    """Make a flow run that has just come into this state."""
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(flow(lambda: None, name="a-run"), state=Running())
+        client.set_flow_run_state(run.id, state, force=True)
+    return str(run.id)
+
+
+def make(workspace: WorkspaceRef, run: str) -> str:
+    """Create the endpoint of a run, ten minutes ago by its tags."""
+    endpoint = plan_endpoint(SPEC, run, 1, datetime.now(UTC) - timedelta(minutes=10))
+    create_endpoint(workspace, SPEC, endpoint)
+    return endpoint.name
+
+
+def test_what_prefect_knows_of_a_run(prefect_server: str) -> None:
+    """Its state, and since when that is its last; of another server's runs nothing."""
+    crashed, running = owner_of(run_in(Crashed())), owner_of(run_in(Running()))
+
+    assert crashed is not None
+    assert running is not None
+    assert ("CRASHED", True) == (crashed.state, crashed.ended_at is not None)
+    assert ("RUNNING", None, None) == (running.state, running.ended_at, running.heartbeat_at)
+    assert None is owner_of(str(uuid.uuid4()))
+    assert None is owner_of("no-uuid")
+
+
+def test_the_endpoint_of_a_run_that_is_over_goes_before_it_expires(
+    emulator: Any, workspace: WorkspaceRef, prefect_server: str
+) -> None:
+    """Two sweeps are no more than one; a live run's endpoint stays, and the artifact tells."""
+    over, live = make(workspace, run_in(Crashed())), make(workspace, run_in(Running()))
+
+    early: Any = sweep_endpoints(apply=True)
+    result: Any = sweep_endpoints(apply=True, grace_minutes=0)
+    again: Any = sweep_endpoints(apply=True, grace_minutes=0)
+
+    assert [] == early["deleted"]
+    assert ([over], [live]) == (result["deleted"], result["left"])
+    assert ([], [live]) == (again["deleted"], again["left"])
+    told = _artifacts()
+    assert f"| endpoint | {over} | deleted | its run is CRASHED" in told[1]
+    assert over not in told[0]
+    assert f"| endpoint | {live} | leave | it expires in" in told[0]
+
+
+def test_a_sweep_that_leaves_something_fails(
+    emulator: Any, workspace: WorkspaceRef, prefect_server: str
+) -> None:
+    """What should be gone and is not turns the run red, with its name."""
+    over = make(workspace, run_in(Crashed()))
+    emulator.faults({"match": {"method": "DELETE"}, "effect": {"status": 403}})
+
+    with pytest.raises(StillBilling, match=over) as problem:
+        sweep_endpoints(apply=True, grace_minutes=0)
+
+    assert [f"onlineEndpoints/{over}"] == problem.value.resources
+    assert "**FAILED**" in _artifacts()[0]
+
+
+def _artifacts() -> list[str]:
+    """Return the texts of the sweeps' artifacts, the newest first."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["sweep"])),
+            sort=ArtifactSort.CREATED_DESC,
+        )
+    return [str(artifact.data) for artifact in found]
