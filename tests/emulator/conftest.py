@@ -13,6 +13,7 @@ import requests
 import yaml
 from azureml_emulator import settings as names
 
+from lifecycle.component import TrainingSpec
 from tests.conftest import RunningEmulator
 from tests.emulator.training import asking
 
@@ -148,6 +149,7 @@ def trained_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> T
                 "validation_file_path": demo / "test_sft.jsonl",
             }
             profile = yaml.safe_load(Path("profiles/tiny.yaml").read_text(encoding="utf-8"))
-            asking.train(job, files, **profile["training"]["overrides"])
+            training = TrainingSpec.model_validate(profile["training"])
+            asking.train(job, files, **training.defaults | training.overrides)
             (job / "trained").touch()
     return TrainedModel(job)
