@@ -225,7 +225,7 @@ class Following:
         return f"{remedy} {self._job.studio_url}" if self._job.studio_url else remedy
 
     def _say(self, text: str) -> None:
-        self._emit(LogLine(source=self._job.display_name, text=text))
+        self._emit(LogLine(source=self._job.display_name, text=text, remark=True))
 
     def _emit(self, line: LogLine) -> None:
         self._spoke = self._clock.now()

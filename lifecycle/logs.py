@@ -39,6 +39,9 @@ class LogLine(Result):
         examples=["chat_completion_finetune"],
     )
     text: str = Field(title="Text", description="The line, without its end.")
+    remark: bool = Field(
+        default=False, title="Remark", description="Whether it is ours, about the watching."
+    )
 
 
 class Plane(Protocol):

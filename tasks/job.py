@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from prefect import get_run_logger
+from prefect.runtime import flow_run, task_run
 
 from lifecycle import job as lifecycle
 from lifecycle.clients import WorkspaceRef
@@ -15,7 +18,7 @@ from lifecycle.report import RunReport, current_report
 from lifecycle.signals import deferred_signals
 from lifecycle.waiting import growing, wait_until
 
-from .runs import has_retries_left, is_cancelled
+from .runs import has_retries_left, is_cancelled, logged_by
 from .step import step
 
 # How long a submit that was interrupted may still take effect.
@@ -40,15 +43,23 @@ def submit_job(
 
 @step(run_name="stream {job.name}")
 def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResult:
-    """Follow the job's logs, and its children's, until it has ended; only Completed is success."""
+    """Follow the job's logs, and its children's, until it has ended; only Completed is success.
+
+    The logs are read from their beginning by every attempt of the run that comes back to the job.
+    What an earlier attempt has logged is not logged again.
+    """
     logger, report = get_run_logger(), current_report()
+    is_first = not job.adopted and task_run.run_count == 1
+    logged = Counter([] if is_first else logged_by(flow_run.id, f"stream {job.name}"))
 
     def emit(line: LogLine) -> None:
         if report is not None:
             report.go_on()
-        logger.info(
-            "[%s] %s", line.source, line.text, extra={"source": line.source, "line": line.text}
-        )
+        text = f"[{line.source}] {line.text}"
+        if not line.remark and logged[text]:
+            logged[text] -= 1
+        else:
+            logger.info("%s", text, extra={"source": line.source, "line": line.text})
 
     def watch(steps: list[JobStep]) -> None:
         if report is not None and report.job is not None:

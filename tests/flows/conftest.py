@@ -18,6 +18,7 @@ import pytest
 from azureml_emulator.emulator import Emulator
 from azureml_emulator.environment import client_environment
 from azureml_emulator.server import Server
+from azureml_emulator.services import runs, storage
 from azureml_emulator.settings import Settings
 
 T = TypeVar("T")
@@ -98,6 +99,14 @@ class Stage:
                 found += [line.message for line in page]
         return found
 
+    def await_line(self, run_id: str, start: str) -> None:
+        """Wait until the run has logged a line that begins so."""
+        _await(
+            lambda: any(line.startswith(start) for line in self.lines(run_id)) or None,
+            120,
+            lambda: f"{start!r} in the log of {run_id}\n{self.said()}",
+        )
+
     def told(self, run_id: str) -> str:
         """Return the end of the run's log, for a test that fails."""
         return "\n".join(self.lines(run_id)[-30:])
@@ -139,6 +148,36 @@ class Stage:
         """Return the number of the last request."""
         rows = self.emulator.emulator.store.execute("SELECT coalesce(max(seq), 0) n FROM requests")
         return int(rows[0]["n"])
+
+    def faults(self, *rules: dict[str, Any]) -> None:
+        """Replace the fault rules."""
+        with self.emulator.emulator.store.transaction():
+            self.emulator.emulator.faults.replace(list(rules))
+
+    def endpoints(self, since: int = 0) -> list[str]:
+        """Return the end of the name of each endpoint that was created, oldest first."""
+        rows = self.emulator.emulator.store.execute(
+            "SELECT path FROM requests WHERE seq > ? AND method = 'PUT' AND status = 201 "
+            "AND path LIKE '%/onlineEndpoints/%' AND path NOT LIKE '%/deployments/%' ORDER BY seq",
+            since,
+        )
+        return [row["path"].rpartition("-")[2] for row in rows]
+
+    def step_log(self, run_id: str, step: str) -> list[str]:
+        """Return the lines of a step of the run's job, as they lie in the storage."""
+        [job] = [
+            run["id"]
+            for run in self.emulator.emulator.store.list("run")
+            if run["parent"] is None and run["tags"].get("finetune-owner") == run_id
+        ]
+        [found] = [
+            run
+            for run in self.emulator.emulator.store.list("run")
+            if run["root"] == job and run["name"].endswith(step)
+        ]
+        name = runs.log_blob(found["id"], runs.STEP_LOG)
+        log = storage.read_blob(self.emulator.emulator, runs.ARTIFACTS, name) or b""
+        return log.decode().splitlines()
 
     def jobs(self, run_id: str) -> list[tuple[str, str]]:
         """Return the end of the name, and the status, of each job of this run."""

@@ -6,11 +6,13 @@ import os
 import signal
 from typing import Any
 
+import pytest
 from prefect.states import Cancelling
 
 DEPLOYMENT = r"/onlineEndpoints/[^/]+/deployments/[^/]+$"
 
 
+@pytest.mark.long
 def test_a_cancelled_run_cancels_its_job(served: Any) -> None:
     """Cancel in the UI reaches the training job, and the run says Cancelled when it has ended."""
     run = served.start_run()
