@@ -355,6 +355,11 @@ class DatasetResult(Result):
     manifest: str | None = Field(
         default=None, title="Manifest", description="File that says what all depends on."
     )
+    dropped_rows: str | None = Field(
+        default=None,
+        title="Dropped rows",
+        description="File that lists the rows left out and why, as JSON lines; 10,000 a split.",
+    )
 
     def file(self, split: str) -> SplitFile:
         """Return the file of ``split``.

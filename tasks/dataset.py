@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import time
+from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
 
 from lifecycle import dataset as lifecycle
 from lifecycle.clients import WorkspaceRef
@@ -23,6 +28,7 @@ def download_data(dataset: DatasetSpec, workspace: WorkspaceRef) -> DatasetResul
     """Write what is asked for of every split; show how far it is, and what came of it."""
     logger = get_run_logger()
     last = time.monotonic()
+    bars: dict[str, UUID] = {}
 
     def watch(progress: Progress) -> None:
         nonlocal last
@@ -32,6 +38,7 @@ def download_data(dataset: DatasetSpec, workspace: WorkspaceRef) -> DatasetResul
         if time.monotonic() - last >= _SECONDS_A_LINE:
             last = time.monotonic()
             logger.info("%s", progress)
+            show_progress(progress, bars)
 
     data = lifecycle.download_data(
         dataset, lifecycle.data_directory(), workspace=workspace, watch=watch
@@ -43,3 +50,19 @@ def download_data(dataset: DatasetSpec, workspace: WorkspaceRef) -> DatasetResul
         description=f"What {data.name} holds",
     )
     return data
+
+
+def show_progress(progress: Progress, bars: dict[str, UUID]) -> None:
+    """Keep a bar for each split among the run's artifacts.
+
+    Args:
+        progress: How far a split is.
+        bars: The bars so far, by split; one is added where there is none.
+    """
+    done = 100 * progress.rows / max(progress.of_rows, 1)
+    if progress.split in bars:
+        update_progress_artifact(bars[progress.split], done, description=str(progress))
+        return
+    made = create_progress_artifact(done, description=str(progress))
+    assert isinstance(made, UUID)
+    bars[progress.split] = made

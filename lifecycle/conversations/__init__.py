@@ -2,7 +2,8 @@
 
 :mod:`~lifecycle.conversations.source` finds the files (:mod:`~lifecycle.conversations.hub`,
 :mod:`~lifecycle.conversations.remote`, :mod:`~lifecycle.conversations.blobs`),
-:mod:`~lifecycle.conversations.sample` draws rows, :mod:`~lifecycle.conversations.read` reads them,
+:mod:`~lifecycle.conversations.sample` draws rows, :mod:`~lifecycle.conversations.read` reads them
+(:mod:`~lifecycle.conversations.objects`, :mod:`~lifecycle.conversations.pipeline`),
 :mod:`~lifecycle.conversations.shapes` makes conversations of them,
 :mod:`~lifecycle.conversations.check` finds what is wrong with them,
 :mod:`~lifecycle.conversations.tokens` measures them, :mod:`~lifecycle.conversations.write` writes

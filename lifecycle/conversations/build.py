@@ -7,11 +7,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 _SCHEMA_VERSION = 2
 _TOLD = 10
 _KEPT_EXAMPLES = 5
+_LISTED = 10_000
+_DROPPED = "dropped.jsonl"
 _WATCH_SECONDS = 0.2
 # A row as JSON is longer than its columns: quotes, escapes, names.
 _JSON_OVERHEAD = 1.15
@@ -80,24 +83,40 @@ class _Plan:
     rows: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A split that was written: its file, a fingerprint of each row, and the rows left out."""
+
+    file: SplitFile
+    prints: NDArray[np.uint64]
+    bad: list[dict[str, Any]]
+
+
 @dataclass
-class _Tolerance:
+class _BadRows:
     """How many bad rows a split may have, and those that it had so far.
 
     Args:
+        split: Its name.
         most: Rows that may be dropped; None for any number.
     """
 
+    split: str
     most: int | None
-    kinds: dict[str, int]
-    told: list[str]
+    kinds: dict[str, int] = field(default_factory=dict)
+    listed: list[dict[str, Any]] = field(default_factory=list)
 
-    def note(self, split: str, rows: NDArray[np.int64], problems: dict[int, Problem]) -> None:
+    def note(self, rows: NDArray[np.int64], problems: dict[int, Problem]) -> None:
         """Take in the bad rows of a batch."""
         for place, problem in problems.items():
             self.kinds[problem.kind] = self.kinds.get(problem.kind, 0) + 1
-            if len(self.told) < _TOLD:
-                self.told.append(f"{split}:{rows[place]}: {problem.text}")
+            if len(self.listed) < _LISTED:
+                row = {"split": self.split, "row": int(rows[place])}
+                self.listed.append({**row, "kind": problem.kind, "problem": problem.text})
+
+    def told(self, most: int) -> list[str]:
+        """Return the first of them in words."""
+        return [f"{one['split']}:{one['row']}: {one['problem']}" for one in self.listed[:most]]
 
     @property
     def is_exceeded(self) -> bool:
@@ -143,7 +162,8 @@ def _make(
                     remedy="Run again when nobody writes it.",
                     transient=True,
                 )
-            manifest = {"key": key, "inputs": inputs, "revision": source.revision, **content}
+            about = {"key": key, "name": spec.path, "revision": source.revision, "inputs": inputs}
+            manifest = {**about, **content}
         cache.install(built, folder, manifest)
         if is_new:
             cache.share(folder, manifest)
@@ -162,25 +182,35 @@ def _build(
             plans.append(_plan(spec, listing, split))
     sizes = sum(plan.reader.size_of(plan.rows, plan.total or len(plan.rows)) for plan in plans)
     cache.require_space(built, int(sizes * _JSON_OVERHEAD))
-    files = []
-    seen: dict[str, NDArray[np.uint64]] = {}
+    written: dict[str, _Written] = {}
     for plan in plans:
         path = built / f"{plan.split}.{spec.file_format}"
         with _of_split(spec, plan.split, left_out):
-            file, seen[plan.split] = _write(spec, plan, path, counter, watch)
-            files.append(file)
+            written[plan.split] = _write(spec, plan, path, counter, watch)
         if plan.split in left_out:
             path.unlink(missing_ok=True)
-    learned = seen[spec.train_split]
+    learned = written[spec.train_split].prints
     leaked = {
-        split: int(np.isin(seen[split], learned).sum())
+        split: int(np.isin(written[split].prints, learned).sum())
         for split in sorted(set(spec.used_splits.values()) - {spec.train_split})
     }
+    files = [one.file for one in written.values()]
     return {
         "files": [{**file.model_dump(mode="json"), "path": Path(file.path).name} for file in files],
+        "reports": _report_dropped(built, [row for one in written.values() for row in one.bad]),
         "leaked": {split: rows for split, rows in leaked.items() if rows},
         "left_out": left_out,
     }
+
+
+def _report_dropped(built: Path, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Write which rows were dropped and why, if any were; return what the manifest says of it."""
+    if not rows:
+        return []
+    path = built / _DROPPED
+    with Sink(path) as sink:
+        sink.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+    return [{"path": path.name, "sha256": sink.sha256()}]
 
 
 def _check_splits(spec: DatasetSpec, listing: Listing) -> None:
@@ -210,11 +240,11 @@ def _plan(spec: DatasetSpec, listing: Listing, split: str) -> _Plan:
 
 def _write(
     spec: DatasetSpec, plan: _Plan, path: Path, counter: TokenCounter, watch: Watch | None
-) -> tuple[SplitFile, NDArray[np.uint64]]:
-    """Write one split; return it, and a fingerprint of each of its rows."""
+) -> _Written:
+    """Write one split."""
     split = plan.split
     examine = _examiner(spec, split, counter)
-    bad = _Tolerance(_most_dropped(spec, plan), {}, [])
+    bad = _BadRows(split, _most_dropped(spec, plan))
     tally = Tally(counter)
     prints: list[NDArray[np.uint64]] = []
     read = written = 0
@@ -224,9 +254,9 @@ def _write(
         writer = WRITERS[spec.file_format](sink)
         for batch, lengths, problems in batches:
             read += len(batch)
-            bad.note(split, batch.rows, problems)
+            bad.note(batch.rows, problems)
             if bad.is_exceeded:
-                if len(bad.told) == _TOLD:
+                if len(bad.listed) >= _TOLD:
                     break
                 continue
             kept = [n for n in range(len(batch)) if n not in problems]
@@ -240,10 +270,10 @@ def _write(
     if bad.is_exceeded:
         raise _too_many_bad(spec, bad, read, len(plan.rows))
     if not written:
-        why = f"None of its rows can be used: {bad.told[0]}." if read else "It is empty."
+        why = f"None of its rows can be used: {bad.told(1)[0]}." if read else "It is empty."
         raise DatasetError(why, where="dataset.path")
     all_prints = np.concatenate(prints)
-    return SplitFile(
+    file = SplitFile(
         split=split,
         path=str(path),
         rows=written,
@@ -251,10 +281,11 @@ def _write(
         bytes=sink.size,
         source_rows=plan.total,
         dropped=dict(sorted(bad.kinds.items())),
-        first_dropped=bad.told[:_KEPT_EXAMPLES],
+        first_dropped=bad.told(_KEPT_EXAMPLES),
         duplicates=written - len(np.unique(all_prints)),
         tokens=tally.result(),
-    ), all_prints
+    )
+    return _Written(file, all_prints, bad.listed)
 
 
 def _examiner(
@@ -281,7 +312,7 @@ def _most_dropped(spec: DatasetSpec, plan: _Plan) -> int | None:
     return int(len(plan.rows) * spec.max_dropped_percentage / 100)
 
 
-def _too_many_bad(spec: DatasetSpec, bad: _Tolerance, read: int, asked: int) -> DatasetError:
+def _too_many_bad(spec: DatasetSpec, bad: _BadRows, read: int, asked: int) -> DatasetError:
     number = sum(bad.kinds.values())
     said = f"{number} of the first {read:,} rows" if read < asked else f"{number} of {read:,} rows"
     if spec.invalid_rows == "fail":
@@ -290,7 +321,7 @@ def _too_many_bad(spec: DatasetSpec, bad: _Tolerance, read: int, asked: int) -> 
         said += f" (more than {spec.max_dropped_percentage:g} %)"
         remedy = "Check dataset.shape, .columns and .roles, or raise .max_dropped_percentage."
     return DatasetError(
-        f"{said} cannot be used: {'; '.join(bad.told)}{' …' if number > len(bad.told) else '.'}",
+        f"{said} cannot be used: {'; '.join(bad.told(_TOLD))}{' …' if number > _TOLD else '.'}",
         where="dataset.path",
         remedy=remedy,
     )
@@ -345,4 +376,5 @@ def _result(spec: DatasetSpec, manifest: cache.Manifest, folder: Path) -> Datase
         leaked=manifest["leaked"],
         left_out=manifest["left_out"],
         manifest=str(folder / cache.MANIFEST),
+        dropped_rows=next((str(folder / one["path"]) for one in manifest["reports"]), None),
     )

@@ -51,7 +51,7 @@ def find_kept(folder: Path, key: str) -> Manifest | None:
         if manifest["key"] != key:
             return None
         if not _is_as_checked(folder, manifest):
-            for file in manifest["files"]:
+            for file in _held(manifest):
                 if _sha256(folder / file["path"]) != file["sha256"]:
                     return None
             _note_checked(folder, manifest)
@@ -175,7 +175,7 @@ def fetch_shared(key: str, built: Path) -> Manifest | None:
     filesystem, root = store
     try:
         manifest: Manifest = json.loads(filesystem.cat_file(f"{root}/{MANIFEST}"))
-        for file in manifest["files"]:
+        for file in _held(manifest):
             filesystem.get_file(f"{root}/{file['path']}", str(built / Path(file["path"]).name))
             if _sha256(built / file["path"]) != file["sha256"]:
                 raise ValueError(f"{file['path']} is damaged")
@@ -195,10 +195,15 @@ def share(folder: Path, manifest: Manifest) -> None:
     filesystem, root = store
     try:
         filesystem.makedirs(root, exist_ok=True)
-        for name in (*(file["path"] for file in manifest["files"]), MANIFEST):
+        for name in (*(file["path"] for file in _held(manifest)), MANIFEST):
             filesystem.put_file(str(folder / name), f"{root}/{name}")
     except Exception as error:
         logger.warning("The data could not be put into the shared store %s: %s", root, error)
+
+
+def _held(manifest: Manifest) -> list[dict[str, Any]]:
+    """Return all that the manifest gives a digest of."""
+    return [*manifest["files"], *manifest["reports"]]
 
 
 def _shared(key: str) -> tuple[Any, str] | None:
@@ -234,7 +239,7 @@ def _note_checked(folder: Path, manifest: Manifest) -> None:
 
 
 def _stats(folder: Path, manifest: Manifest) -> dict[str, list[int]]:
-    stats = {file["path"]: (folder / file["path"]).stat() for file in manifest["files"]}
+    stats = {file["path"]: (folder / file["path"]).stat() for file in _held(manifest)}
     return {
         name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         for name, stat in stats.items()

@@ -21,6 +21,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lifecycle.conversations.objects import from_objects
 from lifecycle.errors import DatasetError
 
 BATCH = 512
@@ -29,7 +30,6 @@ _BLOCK = 4 << 20
 _LOOKED_AT = 100
 _LARGEST_DOCUMENT = 512 << 20
 _ENDING = re.compile(r"\.([a-z]+)(?:\.(?:gz|bz2|xz|zst))?$")
-_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
 
 
 class Batch(NamedTuple):
@@ -112,55 +112,6 @@ def open_split(
             remedy="Parquet, JSON lines (.jsonl), JSON, CSV and Arrow files are read.",
         )
     return reader(filesystem, paths, schema, required)
-
-
-def from_objects(rows: Sequence[Any], schema: pa.Schema) -> tuple[Any, dict[int, str]]:
-    """Turn parsed JSON into a batch.
-
-    Returns:
-        The batch, with nulls for rows that do not fit *schema*, and why those do not, by place.
-    """
-    fitting: list[dict[str, Any] | None] = []
-    broken = {}
-    whole = pa.struct(list(schema))
-    for place, row in enumerate(rows):
-        try:
-            if not isinstance(row, dict):
-                raise ValueError(f"it is {_kind(row)}, not an object")
-            fitting.append(fit(row, whole, ""))
-        except ValueError as error:
-            broken[place] = str(error)
-            fitting.append(dict.fromkeys(schema.names))
-    return pa.RecordBatch.from_pylist(fitting, schema), broken
-
-
-def fit(value: Any, kind: pa.DataType, where: str) -> Any:
-    """Return what is of *kind* in a JSON value; text where a list is wanted is read as JSON.
-
-    Raises:
-        ValueError: It is of another kind.
-    """
-    if value is None:
-        return None
-    if pa.types.is_list(kind):
-        if isinstance(value, str):
-            try:
-                value = orjson.loads(value)
-            except ValueError as error:
-                raise ValueError(f"{where} is text that is not JSON ({error})") from None
-        if isinstance(value, list):
-            return [fit(one, kind.value_type, f"{where}[{n}]") for n, one in enumerate(value)]
-    elif pa.types.is_struct(kind):
-        if isinstance(value, dict):
-            prefix = f"{where}." if where else ""
-            return {
-                field.name: fit(value.get(field.name), field.type, f"{prefix}{field.name}")
-                for field in kind
-            }
-    elif isinstance(value, str):
-        return value
-    wanted = {"list": "a list", "struct": "an object"}.get(str(kind).partition("<")[0], "text")
-    raise ValueError(f"{where} is {_kind(value)}, not {wanted}")
 
 
 class _Parquet(Reader):
@@ -463,7 +414,3 @@ def _put_back(table: Any, skipped: list[Any], start: int) -> tuple[Any, dict[int
 
 def _lines(block: bytes) -> list[bytes]:
     return [line for line in block.split(b"\n") if line.strip()]
-
-
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), "a number")

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lifecycle.conversations.read import Batch, from_objects
+from lifecycle.conversations.objects import from_objects
+from lifecycle.conversations.read import Batch
 from lifecycle.dataset import COLUMNS
 from lifecycle.errors import DatasetError
 

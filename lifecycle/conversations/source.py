@@ -138,9 +138,10 @@ def readable(spec: DatasetSpec) -> Iterator[None]:
         if is_network(error):
             from huggingface_hub.constants import HF_HUB_OFFLINE
 
-            place = "The Hugging Face hub" if _HUB_ID.fullmatch(spec.path) else "Its place"
+            is_hub = _HUB_ID.fullmatch(spec.path)
+            asked = "The Hugging Face hub could not be asked for" if is_hub else "No answer from"
             raise DatasetError(
-                f"{place} could not be asked for {spec.path}: {said}",
+                f"{asked} {spec.path}: {said}",
                 where="dataset.path",
                 remedy="Check the network and the proxy, or name a folder on this machine.",
                 transient=not HF_HUB_OFFLINE,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lifecycle.conversations import cache
-from lifecycle.dataset import DatasetResult
+from lifecycle.dataset import DatasetResult, DatasetSpec, Progress, download_data
 from lifecycle.errors import ConfigurationError, DatasetError
 
 from .conftest import rows_of, turns, write_lines
@@ -101,6 +101,26 @@ def test_a_full_disk_is_told_and_leaves_nothing(
 
     assert "DatasetError: FINETUNE_CACHE: There is no room for the data" in said
     assert [] == entries(tmp_path / "out")
+    assert 2000 == prepare(source).file("train").rows
+
+
+def test_interrupted_by_a_person_it_stops_at_once_and_leaves_nothing(
+    source: Path, tmp_path: Path, prepare: Prepare
+) -> None:
+    """What the watcher raises, as a run does that was asked to stop, ends the work."""
+    threads = threading.active_count()
+
+    def stop(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    spec = DatasetSpec(
+        path=str(source), train_split="train", test_split="train", generation_split=None
+    )
+    with pytest.raises(KeyboardInterrupt):
+        download_data(spec, tmp_path / "out", watch=stop)
+
+    assert [] == entries(tmp_path / "out")
+    assert threads == threading.active_count()
     assert 2000 == prepare(source).file("train").rows
 
 
@@ -285,8 +305,6 @@ def test_threads_of_one_process_do_the_work_once(source: Path, prepare: Prepare)
 
 def test_a_source_that_changes_while_it_is_read_is_not_kept(source: Path, tmp_path: Path) -> None:
     """Half of yesterday's rows and half of today's are no data set; the next try may have one."""
-    from lifecycle.dataset import DatasetSpec, Progress, download_data
-
     spec = DatasetSpec(
         path=str(source), train_split="train", test_split="train", generation_split=None
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifecycle.conversations.check import find_problems
-from lifecycle.conversations.read import Batch, from_objects
+from lifecycle.conversations.objects import from_objects
+from lifecycle.conversations.read import Batch
 from lifecycle.conversations.shapes import conversations, schema_of
 from lifecycle.conversations.tokens import find_counter
 from lifecycle.dataset import DatasetResult, DatasetSpec
@@ -132,6 +134,26 @@ def test_more_bad_rows_than_the_ceiling_end_the_run(tmp_path: Path, prepare: Pre
     assert 97 == prepare(path, invalid_rows="drop", max_dropped_percentage=3).file("train").rows
     with pytest.raises(DatasetError, match=r"3 of 100 rows \(more than 2 %\).*train:97"):
         prepare(path, invalid_rows="drop", max_dropped_percentage=2)
+
+
+def test_what_was_dropped_is_listed_in_a_file(tmp_path: Path, prepare: Prepare) -> None:
+    """Every row, with its kind and what was wrong, for whoever mends the data."""
+    rows = [{"messages": turns(n)} for n in range(20)] + [{"messages": []}, {"messages": [USER]}]
+    path = write_lines(tmp_path / "source" / "train.jsonl", rows).parent
+
+    result = prepare(path, invalid_rows="drop", max_dropped_percentage=10)
+
+    listed = Path(result.dropped_rows or "").read_text(encoding="utf-8").splitlines()
+    assert [
+        {"split": "train", "row": 20, "kind": "empty", "problem": "it has no messages"},
+        {
+            "split": "train",
+            "row": 21,
+            "kind": "no answer",
+            "problem": "it has no answer of the assistant",
+        },
+    ] == [json.loads(line) for line in listed]
+    assert prepare(path, rows=20).dropped_rows is None
 
 
 def test_a_split_that_is_not_used_never_ends_the_run(tmp_path: Path, prepare: Prepare) -> None:
