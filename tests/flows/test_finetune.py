@@ -65,7 +65,6 @@ def test_serverless_compute_and_a_baseline_work_too(emulator: Any, run: Run) -> 
         "compute.name=",
         "evaluation.baseline=true",
         "evaluation.conversations=2",
-        "endpoint.expires_after_minutes=150",
     )
 
     assert 0 == code, report["error"]
@@ -80,7 +79,7 @@ def test_an_endpoint_is_kept_where_it_is_asked_for(
 ) -> None:
     """A kept endpoint stays; the old model beside the new one gets none of its traffic."""
     code, report = run(
-        "endpoint.keep=true", "evaluation.baseline=true", "endpoint.expires_after_minutes=150"
+        "endpoint.keep=true", "evaluation.baseline=true", "evaluation.conversations=2"
     )
 
     assert 0 == code, report["error"]
