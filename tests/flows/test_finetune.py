@@ -161,7 +161,7 @@ def test_data_that_nobody_answered_is_refused_before_anything_is_spent(
 
 def test_an_endpoint_that_would_expire_in_use_is_refused(emulator: Any, run: Run) -> None:
     """A sweep must not delete what a long evaluation is still asking."""
-    exit_code, report = run("evaluation.baseline=true", "endpoint.deploy_deadline_minutes=60")
+    exit_code, report = run("endpoint.expires_after_minutes=90")
 
     assert 2 == exit_code
     assert "endpoint.expires_after_minutes" == report["error"]["where"]
