@@ -204,7 +204,7 @@ def stage(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("stage")
     latency = folder / "latency.yaml"
     latency.write_text(json.dumps(SECONDS))
-    server = Server(Emulator(Settings(folder / "emulator", latency=str(latency))))
+    server = Server(Emulator(Settings(folder / "emulator", jobs="scripted", latency=str(latency))))
     server.start()
     prefect = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_")}
     environ = {
