@@ -30,10 +30,10 @@ run: $(INSTALLED) $(if $(filter smollm2,$(MODEL)),$(SMOLLM2)) ## Train, register
 		$(BIN)/finetune run --config $$config $$model --report runs/latest/report.json
 
 test: $(INSTALLED) check ## Checks and the test suite, under 10 minutes on 2 cores
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(INSTALLED) check ## Also what takes longer
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "long or not long"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "long or not long"
 
 check: $(INSTALLED) ## Lint, types, the import contract
 	@$(BIN)/ruff check .

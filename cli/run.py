@@ -55,8 +55,9 @@ def main(chosen: argparse.Namespace) -> int:
 
 def _run(config: FinetuneConfig, report: RunReport) -> None:
     # The SDK takes seconds to import, and so does Prefect's server to start: side by side.
-    # What compares the replies does too, and while it is imported the endpoint would be billed.
-    early = ("azure.ai.ml", "rouge_score.rouge_scorer")
+    # MLflow is imported by the SDK when it reads a workspace. What compares the replies takes its
+    # time too, and while it is imported the endpoint would be billed.
+    early = ("azure.ai.ml", "mlflow", "rouge_score.rouge_scorer")
     threading.Thread(target=_import_early, args=(early,), daemon=True).start()
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -47,7 +47,15 @@ def slow_emulator(start_emulator: Callable[..., Any], tmp_path: Path) -> Any:
     return start_emulator(latency=str(latency))
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "while the job is submitted",
+        pytest.param("while the job runs", marks=pytest.mark.long),
+        pytest.param("while the endpoint is created", marks=pytest.mark.long),
+        "while the model is deployed",
+    ],
+)
 def test_ctrl_c_leaves_nothing_behind(
     slow_emulator: Any, prefect_server: str, tmp_path: Path, moment: str
 ) -> None:
@@ -84,7 +92,10 @@ def test_a_second_ctrl_c_does_not_cut_the_cleanup_off(
 
 @pytest.mark.parametrize(
     ("moment", "number"),
-    [("while the job is submitted", signal.SIGTERM), ("while the job runs", signal.SIGHUP)],
+    [
+        pytest.param("while the job is submitted", signal.SIGTERM, marks=pytest.mark.long),
+        ("while the job runs", signal.SIGHUP),
+    ],
 )
 def test_a_plain_kill_ends_the_job_too(
     slow_emulator: Any, prefect_server: str, tmp_path: Path, moment: str, number: signal.Signals

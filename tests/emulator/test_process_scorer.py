@@ -156,6 +156,17 @@ def test_a_deployment_is_created_when_its_container_is_ready(serving: Serving) -
     assert "asked to echo" in serving.log()
 
 
+def test_a_client_is_asked_to_look_every_second_for_a_container(serving: Serving) -> None:
+    """The SDK would look every five, and a container may be ready at any moment."""
+    operation = serving.deploy("waits")
+    until(lambda: serving.wire("GET", operation).headers.get("Retry-After"), bool)
+    during = serving.wire("GET", operation).headers.get("Retry-After")
+    serving.go()
+    serving.ended(operation)
+
+    assert ("1", None) == (during, serving.wire("GET", operation).headers.get("Retry-After"))
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [

@@ -25,6 +25,7 @@ def test_a_cancelled_run_cancels_its_job(served: Any) -> None:
     served.await_no_meter()
 
 
+@pytest.mark.long
 def test_a_cancelled_run_leaves_no_endpoint(served: Any) -> None:
     """Cancel in the UI, in mid-deployment: the endpoint is gone."""
     before = served.requests()

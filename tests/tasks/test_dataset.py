@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import ArtifactSort
 
 from lifecycle.clients import WorkspaceRef
 from lifecycle.dataset import DatasetSpec, Progress
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 def artifacts(kind: str) -> list[Any]:
     """The artifacts of that kind, newest first."""
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(limit=50)
+        found = client.read_artifacts(sort=ArtifactSort.CREATED_DESC, limit=50)
     return [one for one in found if one.type == kind]
 
 

@@ -158,6 +158,9 @@ class Emulator:
                     event.payload["error"] = error
                 applier(self, event)
             except OperationGoesOn:
+                # Its time is over and its work is not: it may end at any moment.
+                operation["_ends_soon"] = True
+                self.store.put(OPERATION, event.operation, operation)
                 return
             except OperationFailed as failed:
                 error = {"code": failed.code, "message": failed.message}

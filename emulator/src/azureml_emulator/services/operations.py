@@ -9,9 +9,15 @@ from ..store import Document, public
 
 
 def get_status(emulator: Emulator, call: Call) -> Reply:
-    """Answer HTTP 200 with ``status`` InProgress, Succeeded or Failed, as Azure does for all."""
-    document = public(_operation(emulator, call))
-    return Reply({"id": call.path, **document})
+    """Answer HTTP 200 with ``status`` InProgress, Succeeded or Failed, as Azure does for all.
+
+    ``Retry-After`` asks to be polled every second where only a container is awaited: the SDK would
+    look every 5 s.
+    """
+    document = _operation(emulator, call)
+    soon = document["status"] == "InProgress" and document.get("_ends_soon")
+    headers = {"Retry-After": "1"} if soon else {}
+    return Reply({"id": call.path, **public(document)}, headers=headers)
 
 
 def get_result(emulator: Emulator, call: Call) -> Reply:
