@@ -38,6 +38,11 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
+NOTICE = """\
+A stand-in of the Phi-3 architecture with 0.5 million parameters, made from nothing but the demo
+data of azureml-finetune-flows by demo/make_standin.py. MIT License. It contains nothing of the
+models whose place it takes, and what it says tells nothing about them.
+"""
 
 
 def main() -> None:
@@ -53,6 +58,7 @@ def main() -> None:
     )
     model.save_pretrained(TARGET)
     tokenizer.save_pretrained(TARGET)
+    (TARGET / "NOTICE").write_text(NOTICE, encoding="utf-8")
 
 
 def shuffled_chats(chance: random.Random) -> Iterator[list[dict[str, str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,18 @@ def test_every_test_says_which_promise_it_keeps(path: Path) -> None:
 
     assert ast.get_docstring(module)
     assert [] == silent
+
+
+def test_the_emulators_package_holds_every_file_of_its_folder() -> None:
+    """Here it is installed editable, where a file that the wheel lacks is not missed."""
+    settings = tomllib.loads(Path("emulator/pyproject.toml").read_text(encoding="utf-8"))
+    package = Path("emulator/src/azureml_emulator")
+    [patterns] = settings["tool"]["setuptools"]["package-data"].values()
+    packed = {path for pattern in patterns for path in package.glob(pattern)}
+
+    there = {path for path in package.rglob("*") if path.is_file()}
+    code = {path for path in there if path.suffix in {".py", ".pyc"}}
+    assert set() == there - code - packed
 
 
 def test_every_make_target_that_the_docs_name_is_there() -> None:
