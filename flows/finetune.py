@@ -5,7 +5,6 @@
 
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -22,13 +21,14 @@ from lifecycle.compute import ComputeSpec
 from lifecycle.dataset import DatasetSpec
 from lifecycle.endpoint import EndpointRef, EndpointSpec, plan_endpoint
 from lifecycle.errors import EndpointTaken
-from lifecycle.evaluation import EvaluationSpec, exchanges
+from lifecycle.evaluation import EvaluationSpec, exchanges, pick_held_out
 from lifecycle.job import JobResult, JobSpec
 from lifecycle.model import ModelSpec
 from lifecycle.preflight import Plan
+from lifecycle.prices import rates
 from lifecycle.registration import RegisteredModel
 from lifecycle.report import RunReport, current_report, recording
-from lifecycle.scoring import Conversation, pick_conversations
+from lifecycle.scoring import Conversation
 from lifecycle.signals import with_cleanup
 from tasks.auth import authenticate
 from tasks.component import get_component
@@ -139,15 +139,28 @@ def _run(
         endpoint=endpoint,
         evaluation=evaluation,
     )
-    held_out = Path(plan.dataset.file(dataset.effective_generation_split).path)
-    asked = pick_conversations(held_out, evaluation.conversations, evaluation.seed)
+    asked = pick_held_out(plan.dataset, dataset, evaluation)
     _report_plan(report, plan)
 
     # From here on Azure is asked to make things: called directly, so that a cancel interrupts the
     # step and no create runs on in a thread after its caller is gone.
     report.spending = True
     ready = ensure_compute(ref, compute, plan.size)
-    report.compute = {"name": ready.name, "size": ready.size, "gpus": ready.gpus_per_node}
+    report.compute = {
+        "name": ready.name,
+        "size": ready.size,
+        "gpus": ready.gpus_per_node,
+        "nodes": ready.nodes,
+        "created": ready.created,
+        "min_instances": plan.existing_compute.min_instances if plan.existing_compute else 0,
+    }
+    report.rates = rates(
+        size=ready.size,
+        nodes=ready.nodes,
+        low_priority=ready.tier == "low_priority",
+        instance_type=plan.instance_type.name,
+        instance_count=endpoint.instance_count,
+    )
     finished = with_cleanup(
         lambda: _train(report, ref, plan, training, job, run_id),
         lambda outcome: put_away_job(ref, report, outcome=outcome),
@@ -157,7 +170,8 @@ def _run(
     registered = register_model(ref, finished, plan.registered_name)
     report.registered_model = registered.model_dump(mode="json")
     # As JSON, in which a loss that is not a number is text.
-    report.metrics = reviewed.result().model_dump(mode="json")["values"]
+    measured = reviewed.result().model_dump(mode="json")
+    report.metrics, report.metric_history = measured["values"], measured["history"]
 
     planned = plan_endpoint(endpoint, run_id, flow_run.run_count, datetime.now(UTC))
     report.plan_endpoint(planned.name, endpoint.deployment_name)
@@ -194,7 +208,7 @@ def _train(
         "studio_url": submitted.studio_url,
     }
     finished = stream_job(workspace, submitted, limits)
-    report.job["status"] = finished.status
+    report.job |= {"status": finished.status, "seconds": finished.seconds}
     return finished
 
 
@@ -210,20 +224,23 @@ def _try_out(
 ) -> None:
     create_endpoint(workspace, endpoint, planned)
     report.endpoint_is_created()
-    deploy_model(workspace, endpoint, planned, registered, endpoint.deployment_name)
-    route_traffic(workspace, planned, {endpoint.deployment_name: 100})
-    timeout = endpoint.request_timeout_seconds
+    deployment, timeout = endpoint.deployment_name, endpoint.request_timeout_seconds
+    report.deploying(deployment, registered.id)
+    deploy_model(workspace, endpoint, planned, registered, deployment)
+    route_traffic(workspace, planned, {deployment: 100})
     replies = invoke_endpoint(workspace, planned.name, None, asked, timeout)
+    _report_replies(report, asked, replies, None)
     before = None
     if evaluation.baseline:
         foundation = RegisteredModel(
             name=plan.model.name, version=plan.model.version, id=plan.model.id
         )
+        report.deploying(BASELINE_DEPLOYMENT, foundation.id)
         deploy_model(workspace, endpoint, planned, foundation, BASELINE_DEPLOYMENT)
+        # Said, not left to a default: nobody but us, by its name, is to reach the old model.
+        route_traffic(workspace, planned, {deployment: 100, BASELINE_DEPLOYMENT: 0})
         before = invoke_endpoint(workspace, planned.name, BASELINE_DEPLOYMENT, asked, timeout)
-    report.responses = [
-        exchange.model_dump(mode="json") for exchange in exchanges(asked, replies, before)
-    ]
+        _report_replies(report, asked, replies, before)
     compared = evaluate_replies(asked, replies, before)
     report.evaluation = compared.model_dump(mode="json")
     if endpoint.keep:
@@ -245,6 +262,20 @@ def _together(*futures: PrefectFuture[Any]) -> None:
 
 
 def _report_plan(report: RunReport, plan: Plan) -> None:
-    report.model = plan.model.model_dump(mode="json", include={"name", "version", "id"})
+    facts = {"name", "version", "id", "description"}
+    report.model = plan.model.model_dump(mode="json", include=facts)
     report.dataset = plan.dataset.model_dump(mode="json")
+    report.training = {
+        "component": plan.component.name,
+        "version": plan.component.version,
+        "parameters": plan.parameters.values,
+    }
     report.warnings = plan.warnings
+
+
+def _report_replies(
+    report: RunReport, asked: list[Conversation], replies: list[str], before: list[str] | None
+) -> None:
+    report.responses = [
+        exchange.model_dump(mode="json") for exchange in exchanges(asked, replies, before)
+    ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from lifecycle.dataset_source import Source, find_source, load, pin, readable, split_names
+from lifecycle.dataset_source import Source, find_source, load, pin, readable
 from lifecycle.errors import DatasetError
 from lifecycle.plain import Result, Spec
 
@@ -185,21 +185,6 @@ class DatasetResult(Result):
         )
 
 
-def check_dataset(spec: DatasetSpec) -> None:
-    """Refuse a data set that is not there or lacks a split that the run uses.
-
-    Reads names only: no rows of a folder, and of the hub the data set's own description.
-
-    Raises:
-        DatasetError: No such folder or hub id, the hub cannot be reached, the folder holds
-            nothing that ``datasets`` reads, or a split is missing.
-    """
-    source = find_source(spec)
-    with readable(spec):
-        names = split_names(spec, source)
-    _check_splits(spec, names)
-
-
 def download_data(spec: DatasetSpec, directory: Path) -> DatasetResult:
     """Write the first ``percentage`` percent of every split as ``<split>.jsonl``.
 
@@ -215,8 +200,9 @@ def download_data(spec: DatasetSpec, directory: Path) -> DatasetResult:
         A file for each split of the source, and the commit that the hub gave.
 
     Raises:
-        DatasetError: As :func:`check_dataset`, or a row of a split that the run uses has no
-            ``messages``: a list of ``{"role": …, "content": …}``.
+        DatasetError: No such folder or hub id, the hub cannot be reached, the folder holds
+            nothing that ``datasets`` reads, a split is missing, or a row of a split that the run
+            uses has no ``messages``: a list of ``{"role": …, "content": …}``.
     """
     source = find_source(spec)
     with readable(spec):

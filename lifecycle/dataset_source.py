@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,28 +57,6 @@ def find_source(spec: DatasetSpec) -> Source:
         f"There is no folder {spec.path}, and it is no id of a data set on the hub.",
         where="dataset.path",
     )
-
-
-def split_names(spec: DatasetSpec, source: Source) -> list[str]:
-    """Name the splits without loading rows; the hub is asked for the data set's description."""
-    if source.kind == "files":
-        return list(source.files)
-    if source.kind == "saved":
-        index = source.files.get("dataset_dict.json")
-        if index is not None:
-            return list(json.loads(index.read_text(encoding="utf-8"))["splits"])
-        state = json.loads(source.files["state.json"].read_text(encoding="utf-8"))
-        return [state.get("_split") or "train"]
-    from datasets import get_dataset_split_names
-
-    with tempfile.TemporaryDirectory() as cache:
-        own_cache = {"cache_dir": cache} if source.kind == "folder" else {}
-        return [
-            str(name)
-            for name in get_dataset_split_names(
-                _loadable_path(spec), spec.config_name, revision=spec.revision, **own_cache
-            )
-        ]
 
 
 def pin(spec: DatasetSpec, source: Source) -> Source:

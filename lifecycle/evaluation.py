@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import Field
 
+from lifecycle.dataset import DatasetResult, DatasetSpec
 from lifecycle.plain import Result, Spec
-from lifecycle.scoring import Conversation
+from lifecycle.scoring import Conversation, Message, pick_conversations
+
+_WORD = re.compile(r"\w+")
 
 
 class EvaluationSpec(Spec):
@@ -37,21 +42,33 @@ class EvaluationSpec(Spec):
 
 
 class EvaluationResult(Result):
-    """The share of answers that are those of the data set, word for word."""
+    """How near the answers are to those of the data set, each figure from 0 to 1."""
 
     n: int = Field(title="Conversations", description="How many were asked about.", ge=1)
     exact_match_before: float | None = Field(
         title="Exact match before",
-        description="Share of the foundation model's, 0 to 1; none without a baseline.",
+        description="Share of the foundation model's answers that are the data set's, word for "
+        "word; none without a baseline.",
     )
     exact_match_after: float = Field(
-        title="Exact match after", description="Share of the trained model's, 0 to 1."
+        title="Exact match after", description="The same of the trained model."
+    )
+    rouge_l_before: float | None = Field(
+        title="ROUGE-L before",
+        description="Mean overlap of the foundation model's answers with the data set's; none "
+        "without a baseline.",
+    )
+    rouge_l_after: float = Field(
+        title="ROUGE-L after", description="The same of the trained model."
     )
 
 
 class Exchange(Result):
     """One question and what was answered."""
 
+    earlier: list[Message] = Field(
+        title="Earlier", description="The turns of the conversation before the question."
+    )
     prompt: str = Field(title="Prompt", description="The last user turn.")
     reply: str = Field(title="Reply", description="What the trained model said.")
     reference: str = Field(title="Reference", description="What the data set says.")
@@ -60,29 +77,21 @@ class Exchange(Result):
     )
 
 
-def collect_replies(
-    conversations: Sequence[Conversation], ask: Callable[[Conversation], str]
-) -> list[str]:
-    """Ask about each conversation in turn and return the replies in the same order.
+def pick_held_out(
+    data: DatasetResult, dataset: DatasetSpec, spec: EvaluationSpec
+) -> list[Conversation]:
+    """Pick the conversations that the endpoint will be asked about.
 
     Args:
-        conversations: What :func:`lifecycle.scoring.pick_conversations` picked.
-        ask: Answers one conversation; what it raises ends the evaluation.
-    """
-    return [ask(conversation) for conversation in conversations]
-
-
-def exact_match(conversations: Sequence[Conversation], replies: Sequence[str]) -> float:
-    """Return the share of replies that equal the reference, white space aside, 0 to 1.
+        data: The files.
+        dataset: Which of their splits is held out for this.
+        spec: How many to pick, and the seed.
 
     Raises:
-        ValueError: There is not one reply for each conversation, or there are none.
+        DatasetError: The split has no conversation whose last question is answered.
     """
-    if not conversations:
-        raise ValueError("There is nothing to evaluate: no conversations.")
-    pairs = zip(conversations, replies, strict=True)
-    matches = [_words(reply) == _words(asked.reference) for asked, reply in pairs]
-    return sum(matches) / len(matches)
+    held_out = Path(data.file(dataset.effective_generation_split).path)
+    return pick_conversations(held_out, spec.conversations, spec.seed)
 
 
 def evaluate(
@@ -98,12 +107,14 @@ def evaluate(
         before: The foundation model's, in the same order, where a baseline was asked for.
 
     Raises:
-        ValueError: There is not one reply for each conversation.
+        ValueError: There is not one reply for each conversation, or there are none.
     """
     return EvaluationResult(
         n=len(conversations),
         exact_match_before=None if before is None else exact_match(conversations, before),
         exact_match_after=exact_match(conversations, replies),
+        rouge_l_before=None if before is None else rouge_l(conversations, before),
+        rouge_l_after=rouge_l(conversations, replies),
     )
 
 
@@ -115,10 +126,52 @@ def exchanges(
     """Put questions and answers side by side, for the report. Args are :func:`evaluate`'s."""
     earlier = before if before is not None else [None] * len(conversations)
     return [
-        Exchange(prompt=asked.prompt, reply=reply, reference=asked.reference, before=first)
+        Exchange(
+            earlier=asked.messages[:-1],
+            prompt=asked.prompt,
+            reply=reply,
+            reference=asked.reference,
+            before=first,
+        )
         for asked, reply, first in zip(conversations, replies, earlier, strict=True)
     ]
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
+def exact_match(conversations: Sequence[Conversation], replies: Sequence[str]) -> float:
+    """Return the share of replies that equal the reference, white space aside, 0 to 1.
+
+    Raises:
+        ValueError: As :func:`evaluate`.
+    """
+    pairs = _pairs(conversations, replies)
+    return sum(reference.split() == reply.split() for reference, reply in pairs) / len(pairs)
+
+
+def rouge_l(conversations: Sequence[Conversation], replies: Sequence[str]) -> float:
+    """Return the mean ROUGE-L of the replies: how much of the reference they say in its order.
+
+    The F-measure of the longest common subsequence of words, 0 to 1, as the package
+    ``rouge-score`` computes it, without stemming.
+
+    Raises:
+        ValueError: As :func:`evaluate`.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    pairs = _pairs(conversations, replies)
+    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
+    scores = [scorer.score(reference, reply)["rougeL"].fmeasure for reference, reply in pairs]
+    return float(sum(scores) / len(scores))
+
+
+class _Words:
+    """Splits into words of any alphabet; the package's own tokenizer knows a to z and digits."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return _WORD.findall(text.lower())
+
+
+def _pairs(conversations: Sequence[Conversation], replies: Sequence[str]) -> list[tuple[str, str]]:
+    if not conversations:
+        raise ValueError("There is nothing to evaluate: no conversations.")
+    return [(asked.reference, reply) for asked, reply in zip(conversations, replies, strict=True)]

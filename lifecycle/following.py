@@ -16,7 +16,7 @@ from lifecycle.errors import (
     JobNotResponding,
     ServiceError,
 )
-from lifecycle.job import JobRef, JobResult, JobSpec, cancel_job, status_of
+from lifecycle.job import JobRef, JobResult, JobSpec, JobStep, cancel_job, status_of
 from lifecycle.logs import LIVE, JobLogs, LogLine, Run
 from lifecycle.waiting import Clock, growing
 
@@ -43,6 +43,7 @@ class Following:
         job: The job.
         spec: Its deadlines.
         emit: Called with each line.
+        watch: Called with the job's steps after each look.
         clock: Whose time passes; the wall clock, so that a laptop's sleep counts.
     """
 
@@ -52,12 +53,14 @@ class Following:
         job: JobRef,
         spec: JobSpec,
         emit: Callable[[LogLine], None],
+        watch: Callable[[list[JobStep]], None],
         clock: Clock,
     ) -> None:
         self._ref = ref
         self._job = job
         self._spec = spec
         self._sink = emit
+        self._watch = watch
         self._clock = clock
         self._began = self._counted = self._spoke = clock.now()
         self._waited = self._ran = 0.0
@@ -73,6 +76,7 @@ class Following:
             news = False
             try:
                 news = self._look()
+                self._watch([_step(run) for run in self._steps()])
                 if self._run.status not in LIVE and self._is_read():
                     result = self._true_end()
                     if result is not None:
@@ -226,3 +230,7 @@ class Following:
     def _emit(self, line: LogLine) -> None:
         self._spoke = self._clock.now()
         self._sink(line)
+
+
+def _step(run: Run) -> JobStep:
+    return JobStep(name=run.name, status=run.status, began_at=run.began_at, ended_at=run.ended_at)

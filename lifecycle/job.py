@@ -93,6 +93,17 @@ class JobResult(Result):
     )
 
 
+class JobStep(Result):
+    """A step of the job that does work, as its run history gives it."""
+
+    name: str = Field(
+        title="Step", description="Its display name.", examples=["chat_completion_finetune"]
+    )
+    status: str = Field(title="Status", description="As Azure says it.", examples=["Running"])
+    began_at: datetime | None = Field(title="Began at", description="When it began to run, UTC.")
+    ended_at: datetime | None = Field(title="Ended at", description="When it ended, UTC.")
+
+
 def display_name(
     model_name: str,
     short_name: str,
@@ -220,6 +231,8 @@ def stream_job(
     spec: JobSpec,
     emit: Callable[[LogLine], None],
     clock: Clock = SYSTEM_CLOCK,
+    *,
+    watch: Callable[[list[JobStep]], None] = lambda steps: None,
 ) -> JobResult:
     """Follow the job and its steps to the end, and say what the end was.
 
@@ -234,6 +247,7 @@ def stream_job(
             the whole time once more.
         emit: Called with each line.
         clock: Whose time passes.
+        watch: Called after each look with the steps that do the work, as they stand.
 
     Returns:
         The job, Completed.
@@ -248,7 +262,7 @@ def stream_job(
     """
     from lifecycle.following import Following
 
-    return Following(ref, job, spec, emit, clock).to_the_end()
+    return Following(ref, job, spec, emit, watch, clock).to_the_end()
 
 
 def cancel_job(

@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from pydantic import Field
@@ -89,7 +89,8 @@ class Run:
         name: Its display name.
         status: As the run history last gave it.
         error: What the run history says went wrong.
-        seconds: How long it ran, once it has ended and the run history says so.
+        began_at: When it began to run, as the run history says it.
+        ended_at: When it ended, likewise.
         files: Its log files, by name.
         tail: The last lines that it logged.
         children: The runs below it, by run id.
@@ -100,11 +101,19 @@ class Run:
     name: str
     status: str = "NotStarted"
     error: str | None = None
-    seconds: float | None = None
+    began_at: datetime | None = None
+    ended_at: datetime | None = None
     files: dict[str, LogTail] = field(default_factory=dict)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     children: dict[str, Run] = field(default_factory=dict)
     is_read: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran, once it has ended and the run history says so."""
+        if self.began_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.began_at).total_seconds()
 
     def walk(self) -> Iterator[Run]:
         """Yield the run and all below it, parents first."""
@@ -153,7 +162,8 @@ class JobLogs:
         details = self._get(f"{run.id}/details")
         news = self._set_status(run, str(details.get("status")))
         run.error = _error_message(details) or run.error
-        run.seconds = _seconds(details)
+        run.began_at = _moment(details, "startTimeUtc")
+        run.ended_at = _moment(details, "endTimeUtc")
         has_ended = run.status not in LIVE
         logs_are_read = True
         for name, url in sorted((details.get("logFiles") or {}).items()):
@@ -228,12 +238,12 @@ def _last_drawn(line: bytes) -> bytes:
     return line[line.rstrip(b"\r").rfind(b"\r") + 1 :]
 
 
-def _seconds(details: Mapping[str, Any]) -> float | None:
-    """Return how long a run took, where its history says when it began and ended."""
-    began, ended = details.get("startTimeUtc"), details.get("endTimeUtc")
-    if not began or not ended:
+def _moment(details: Mapping[str, Any], name: str) -> datetime | None:
+    written = details.get(name)
+    if not written:
         return None
-    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+    moment = datetime.fromisoformat(written)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _error_message(details: Mapping[str, Any]) -> str | None:

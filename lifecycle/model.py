@@ -25,6 +25,7 @@ from lifecycle.plain import Result, Spec
 
 Scalar = str | int | float | bool
 
+_DESCRIPTION = 600
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$"
 
 
@@ -63,6 +64,11 @@ class ModelResult(Result):
         examples=["azureml://registries/azureml/models/Phi-4-mini-instruct/versions/7"],
     )
     model_type: str = Field(title="Type", description="Asset type.", examples=["mlflow_model"])
+    description: str | None = Field(
+        title="Description",
+        description=f"What its publisher says of it, {_DESCRIPTION} characters at most.",
+        examples=["A small chat model."],
+    )
     finetune_allow_list: list[str] | None = Field(
         title="Sizes for fine-tuning",
         description="VM sizes that the publisher allows; None where it does not say.",
@@ -146,6 +152,7 @@ def read_model(
         version=version,
         id=asset_id,
         model_type=model_type,
+        description=_description(places),
         finetune_allow_list=finetune,
         inference_allow_list=inference,
         allow_list_source=finetune_source
@@ -324,6 +331,12 @@ def _scalars(value: Any) -> Iterator[tuple[str, Scalar]]:
         if isinstance(item, float) and not math.isfinite(item):
             raise ValueError(f"the value of {key} is not finite")
         yield key, item
+
+
+def _description(places: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return the beginning of the description, on one line: some are whole pages of Markdown."""
+    text = " ".join(str(_look_up(places["version"], "description") or "").split())
+    return (text if len(text) <= _DESCRIPTION else f"{text[: _DESCRIPTION - 1]}…") or None
 
 
 def _truth(value: Any) -> bool:

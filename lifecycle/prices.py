@@ -50,6 +50,36 @@ class PriceLine(Result):
         return "unknown" if self.usd is None else f"{self.usd:,.2f} USD"
 
 
+class Rates(Result):
+    """What a run pays by the hour, known before it begins."""
+
+    size: str = Field(title="Size", description="The VM size that trains.")
+    nodes: int = Field(title="Nodes", description="How many of it.", ge=1)
+    node_hour_usd: float | None = Field(
+        title="A node", description="USD for an hour of one; none where it is not known."
+    )
+    instance_type: str = Field(title="Instance type", description="The VM size that serves.")
+    instances: int = Field(title="Instances", description="How many in each deployment.", ge=1)
+    instance_hour_usd: float | None = Field(
+        title="An instance", description="USD for an hour of one; none where it is not known."
+    )
+
+
+class RunCost(Result):
+    """What a run costs at list prices; what is not known is none, never 0."""
+
+    currency: str = Field(title="Currency", description="Of all figures.", examples=["USD"])
+    training_usd: float | None = Field(title="Training", description="The nodes, while it ran.")
+    endpoint_usd: float | None = Field(
+        title="Endpoint", description="The instances of all its deployments, while they were up."
+    )
+    total_usd: float | None = Field(title="Total", description="Both.")
+    forgotten_day_usd: float | None = Field(
+        title="A forgotten day", description="Those instances for 24 hours."
+    )
+    assumptions: list[str] = Field(title="Assumptions", description="How it was reckoned.")
+
+
 def price_source() -> str:
     """Say in one sentence where the prices come from."""
     table = _table()
@@ -92,6 +122,57 @@ def estimate(
         _line("endpoint", instance_type, instance_count, "hour", serving),
         _line("endpoint left running", instance_type, instance_count, "day", serving),
     ]
+
+
+def rates(
+    *, size: str, nodes: int, low_priority: bool, instance_type: str, instance_count: int
+) -> Rates:
+    """Look up what an hour costs. Args are :func:`estimate`'s."""
+    return Rates(
+        size=size,
+        nodes=nodes,
+        node_hour_usd=price_of(size, low_priority),
+        instance_type=instance_type,
+        instances=instance_count,
+        instance_hour_usd=price_of(instance_type, low_priority=False),
+    )
+
+
+def price_run(rates: Rates, *, training_seconds: float, serving_seconds: list[float]) -> RunCost:
+    """Price a run by what it took.
+
+    Args:
+        rates: What an hour costs.
+        training_seconds: How long the job ran.
+        serving_seconds: How long each deployment was up, from the request that made it on.
+    """
+    training = _times(rates.node_hour_usd, rates.nodes * training_seconds / 3600)
+    serving = _times(rates.instance_hour_usd, rates.instances * sum(serving_seconds) / 3600)
+    deployments = max(len(serving_seconds), 1)
+    return RunCost(
+        currency=str(_table()["currency"]),
+        training_usd=training,
+        endpoint_usd=serving,
+        total_usd=None if training is None or serving is None else round(training + serving, 4),
+        forgotten_day_usd=_times(rates.instance_hour_usd, rates.instances * deployments * 24),
+        assumptions=[
+            f"Training: {training_seconds:.0f} s of {rates.nodes} × {rates.size} at "
+            f"{_hourly(rates.node_hour_usd)}; the minutes in which nodes start and stand idle "
+            "are not counted.",
+            f"Endpoint: {sum(serving_seconds):.0f} s of {rates.instances} × {rates.instance_type} "
+            f"at {_hourly(rates.instance_hour_usd)}, all its deployments together.",
+            "As long as this run took, on the machines that it had; others take another time.",
+            price_source(),
+        ],
+    )
+
+
+def _times(usd_per_hour: float | None, hours: float) -> float | None:
+    return None if usd_per_hour is None else round(usd_per_hour * hours, 4)
+
+
+def _hourly(usd: float | None) -> str:
+    return "an unknown price" if usd is None else f"{usd:,.2f} USD an hour"
 
 
 def _line(

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from .errors import FinetuneError, Refused
+from .prices import Rates, price_run
 
 State = Literal["Running", "Completed", "Failed", "Refused", "Interrupted"]
 
@@ -35,40 +36,62 @@ class RunReport:
         interrupted: Whether a person has asked the run to stop. Python may lose the exception of a
             signal (in a finalizer, say), so steps look here as well.
         timings: Seconds by step; steps that run side by side overlap.
+        steps: When each step began and ended, in the order in which they began; a step that was
+            tried again is there again.
+        rates: What an hour costs, known once the plan is checked.
     """
 
     state: State = "Running"
     error: dict[str, Any] | None = None
+    began_at: str = field(default_factory=lambda: _now().isoformat())
+    ended_at: str | None = None
     flow_run_id: str | None = None
     workspace: dict[str, Any] | None = None
     model: dict[str, Any] | None = None
     compute: dict[str, Any] | None = None
     dataset: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
     job: dict[str, Any] | None = None
     metrics: dict[str, float | str] = field(default_factory=dict)
+    metric_history: dict[str, list[tuple[int, float | str]]] = field(default_factory=dict)
     registered_model: dict[str, Any] | None = None
     endpoint: dict[str, Any] | None = None
     responses: list[dict[str, Any]] = field(default_factory=list)
     evaluation: dict[str, Any] | None = None
+    cost: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    steps: list[dict[str, Any]] = field(default_factory=list)
     still_billing: list[str] = field(default_factory=list)
     spending: bool = False
     resumable: bool = True
     interrupted: bool = False
+    rates: Rates | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON."""
-        inner = ("spending", "resumable", "interrupted")
+        inner = ("spending", "resumable", "interrupted", "rates")
         return {name: value for name, value in vars(self).items() if name not in inner}
 
     @contextmanager
     def timing(self, step: str) -> Iterator[None]:
-        """Add the seconds spent inside to ``timings[step]``."""
+        """Add the seconds spent inside to ``timings[step]``, and the step to ``steps``."""
+        entry: dict[str, Any] = {
+            "name": step,
+            "state": "Running",
+            "began_at": _now().isoformat(),
+            "ended_at": None,
+        }
+        self.steps.append(entry)
         began = time.monotonic()
         try:
             yield
+            entry["state"] = "Completed"
+        except BaseException as error:
+            entry["state"] = "Failed" if isinstance(error, Exception) else "Interrupted"
+            raise
         finally:
+            entry["ended_at"] = _now().isoformat()
             spent = time.monotonic() - began
             self.timings[step] = round(self.timings.get(step, 0.0) + spent, 3)
 
@@ -92,10 +115,18 @@ class RunReport:
         self.endpoint = {
             "name": name,
             "deployment": deployment,
+            "deployments": [],
             "created": False,
             "deleted": False,
             "deleted_at": None,
         }
+
+    def deploying(self, name: str, model: str) -> None:
+        """Say that a deployment is asked for now, of the model with this asset id."""
+        assert self.endpoint is not None
+        self.endpoint["deployments"].append(
+            {"name": name, "model": model, "began_at": _now().isoformat()}
+        )
 
     def endpoint_is_created(self) -> None:
         """Say that Azure has created the endpoint."""
@@ -124,10 +155,12 @@ class RunReport:
             self.error["notes"].append(str(problem))
 
     def end(self, outcome: BaseException | None) -> None:
-        """Set ``state`` and ``error`` from how the run ended; None is success.
+        """Set ``state`` and ``error`` from how the run ended, and the cost; None is success.
 
         A run that succeeded and could not clean up is Completed, with the trouble in ``error``.
         """
+        self.ended_at = _now().isoformat()
+        self._price()
         if outcome is None:
             self.state = "Completed"
             return
@@ -145,20 +178,49 @@ class RunReport:
         """Return the exit code: 3 whenever something may still be billing, else by state."""
         return EXIT_STILL_BILLING if self.still_billing else EXIT_CODES[self.state]
 
+    def _price(self) -> None:
+        """Reckon the cost, where something was asked for that has one."""
+        if self.rates is None or not (self.job or self.endpoint):
+            return
+        trained = (self.job or {}).get("seconds")
+        endpoint = self.endpoint or {}
+        until = _moment(endpoint.get("deleted_at") or self.ended_at)
+        up = [
+            max(0.0, (until - _moment(deployment["began_at"])).total_seconds())
+            for deployment in endpoint.get("deployments", [])
+        ]
+        cost = price_run(
+            self.rates,
+            training_seconds=self.timings.get("stream_job", 0.0) if trained is None else trained,
+            serving_seconds=up,
+        )
+        self.cost = cost.model_dump(mode="json")
+
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return *error* as JSON: code, message, where, remedy, transient, and its notes."""
     notes = list(getattr(error, "__notes__", []))
     if isinstance(error, FinetuneError):
         return {**error.as_dict(), "notes": notes}
+    stopped = "Ctrl-C, or a signal, stopped the run."
+    unsaid = stopped if isinstance(error, KeyboardInterrupt) else type(error).__name__
     return {
         "code": type(error).__name__,
-        "message": str(error) or type(error).__name__,
+        "message": str(error) or unsaid,
         "where": None,
         "remedy": None,
         "transient": False,
         "notes": notes,
     }
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _moment(written: str | None) -> datetime:
+    assert written is not None
+    return datetime.fromisoformat(written)
 
 
 _current: ContextVar[RunReport | None] = ContextVar("finetune_report", default=None)

@@ -65,15 +65,6 @@ class Conversation(Result):
         return self.messages[-1].content
 
 
-def pick_conversation(file: Path, seed: int) -> Conversation:
-    """Pick one conversation of a split at random; equal seeds pick the same one.
-
-    Raises:
-        DatasetError: The file has no conversation with an answer to its last user turn.
-    """
-    return pick_conversations(file, 1, seed)[0]
-
-
 def pick_conversations(file: Path, count: int, seed: int) -> list[Conversation]:
     """Pick up to ``count`` different conversations of a split at random.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 from prefect import get_run_logger
 
 from lifecycle import endpoint as lifecycle
@@ -75,7 +77,7 @@ def invoke_endpoint(
     conversations: list[Conversation],
     timeout_seconds: float,
 ) -> list[str]:
-    """Send the conversations one by one and return the replies, the first shown in the log.
+    """Send the conversations one by one and return the replies, each shown in the log.
 
     Args:
         workspace: The workspace.
@@ -84,12 +86,18 @@ def invoke_endpoint(
         conversations: One or more.
         timeout_seconds: What the deployment allows one request.
     """
+    replies: list[str] = []
     with scoring.connection(workspace, endpoint_name, deployment, timeout_seconds) as ask:
-        replies = [ask(scoring.build_request(asked.messages)) for asked in conversations]
-    first = conversations[0]
-    get_run_logger().info(
-        "Prompt:\n%s\n\nReply:\n%s\n\nReference:\n%s", first.prompt, replies[0], first.reference
-    )
+        for number, asked in enumerate(conversations, start=1):
+            replies.append(ask(scoring.build_request(asked.messages)))
+            get_run_logger().info(
+                "%d of %d: %s → %s",
+                number,
+                len(conversations),
+                _shortened(asked.prompt),
+                _shortened(replies[-1]),
+                extra={"progress": (number, len(conversations))},
+            )
     return replies
 
 
@@ -165,3 +173,7 @@ def put_away_earlier_endpoints(
         for name in problem.resources:
             report.may_bill(name)
         report.add_trouble(problem, None)
+
+
+def _shortened(text: str) -> str:
+    return shorten(text, 120, placeholder=" …")

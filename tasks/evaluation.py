@@ -15,12 +15,16 @@ from .step import step
 def evaluate_replies(
     conversations: list[Conversation], replies: list[str], before: list[str] | None
 ) -> EvaluationResult:
-    """Return the share of replies that are the data set's, word for word."""
+    """Return how near the replies come to what the data set says: exact match and ROUGE-L."""
     result = lifecycle.evaluate(conversations, replies, before)
     get_run_logger().info(
-        "Exact match over %d conversations: %.2f%s",
+        "Over %d conversations: exact match %s, ROUGE-L %s",
         result.n,
-        result.exact_match_after,
-        "" if before is None else f" (before training: {result.exact_match_before:.2f})",
+        _changed(result.exact_match_before, result.exact_match_after),
+        _changed(result.rouge_l_before, result.rouge_l_after),
     )
     return result
+
+
+def _changed(before: float | None, after: float) -> str:
+    return f"{after:.2f}" if before is None else f"{after:.2f} (before training {before:.2f})"

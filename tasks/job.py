@@ -11,7 +11,7 @@ from lifecycle import job as lifecycle
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import TrainingSpec
 from lifecycle.errors import FinetuneError
-from lifecycle.job import JobRef, JobResult, JobSpec
+from lifecycle.job import JobRef, JobResult, JobSpec, JobStep
 from lifecycle.logs import LogLine
 from lifecycle.preflight import Plan
 from lifecycle.report import RunReport, current_report
@@ -59,9 +59,13 @@ def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResu
         if not line.remark and logged[text]:
             logged[text] -= 1
         else:
-            logger.info("%s", text)
+            logger.info("%s", text, extra={"source": line.source, "line": line.text})
 
-    result = lifecycle.stream_job(workspace, job, limits, emit)
+    def watch(steps: list[JobStep]) -> None:
+        if report is not None and report.job is not None:
+            report.job["steps"] = [step.model_dump(mode="json") for step in steps]
+
+    result = lifecycle.stream_job(workspace, job, limits, emit, watch=watch)
     logger.info("Job %s: %s after %.0f s", result.name, result.status, result.seconds)
     return result
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,11 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from azureml_emulator.clock import Clock
-from azureml_emulator.emulator import Emulator
-from azureml_emulator.environment import client_variables, foreign_variables
-from azureml_emulator.server import Server
-from azureml_emulator.settings import Settings
+from azureml_emulator.pytest_plugin import RunningEmulator
 
 from lifecycle.clients import WorkspaceRef, forget
 
@@ -42,77 +36,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)
 
 
-class RunningEmulator:
-    """A server of this test's own, and its control routes."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.url = server.url
-        self.state: Path = server.emulator.settings.state
-        self._trust = ssl.create_default_context(cafile=str(server.emulator.certificates.bundle))
-
-    def ledger(self) -> dict[str, Any]:
-        """Return every meter."""
-        return self._control("GET", "ledger")
-
-    def open_meters(self) -> list[str]:
-        """Return the names of what is still billed."""
-        return [row["resource"] for row in self.ledger()["meters"] if row["stopped"] is None]
-
-    def requests(self) -> list[dict[str, Any]]:
-        """Return every request so far, oldest first."""
-        rows: list[dict[str, Any]] = self._control("GET", "requests")["requests"]
-        return rows
-
-    def faults(self, *rules: dict[str, Any]) -> None:
-        """Replace the fault rules."""
-        self._control("PUT", "faults", {"rules": list(rules)})
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock of an emulator started with ``latency="manual"``."""
-        self._control("POST", "advance", {"seconds": seconds})
-
-    def _control(self, method: str, name: str, body: Any = None) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/_emulator/{name}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-        )
-        with urllib.request.urlopen(request, context=self._trust) as answer:
-            return json.load(answer)
-
-
-@pytest.fixture(scope="session")
-def emulator_port() -> int:
-    """One port for the session: the SDK reads the cloud's addresses once, at import."""
-    return _free_port()
-
-
 @pytest.fixture
 def start_emulator(
-    emulator_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_azureml_emulator: Callable[..., RunningEmulator],
 ) -> Iterator[Callable[..., RunningEmulator]]:
-    """Start this test's emulator, with settings of its own."""
-    servers: list[Server] = []
+    """Start this test's emulator, with settings of its own, and no client of an earlier one."""
 
-    def start(clock: Clock | None = None, **choices: Any) -> RunningEmulator:
-        settings = Settings(tmp_path / "emulator", port=emulator_port, **choices)
-        server = Server(Emulator(settings, clock=clock))
-        server.start()
-        servers.append(server)
-        for name in foreign_variables(os.environ):
-            if not name.startswith("PREFECT_"):
-                monkeypatch.delenv(name)
-        for name, value in client_variables(server).items():
-            if not name.startswith("PREFECT_"):
-                monkeypatch.setenv(name, value)
+    def start(**choices: Any) -> RunningEmulator:
+        running = start_azureml_emulator(**choices)
         forget()
-        return RunningEmulator(server)
+        return running
 
     yield start
     forget()
-    for server in servers:
-        server.stop()
 
 
 @pytest.fixture

@@ -152,6 +152,20 @@ def test_a_person_sees_one_message_and_no_traceback(
     assert "" == ended.stdout
 
 
+@pytest.mark.parametrize("name", ["report.html", "file/report.json"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Where the page would take the JSON's name, or the folder is a file: hours before its end."""
+    (tmp_path / "file").touch()
+
+    code = main(["run", "--config", "profiles/local.yaml", "--report", str(tmp_path / name)])
+
+    assert 2 == code
+    assert "[ConfigurationError]" in capsys.readouterr().err
+    assert ["file"] == [path.name for path in tmp_path.iterdir()]
+
+
 @pytest.fixture
 def refuse(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import requests
 from azureml_emulator import settings as names
 
 from tests.conftest import RunningEmulator
+from tests.emulator.training import asking
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -107,3 +110,51 @@ def client(serving: RunningEmulator) -> MLClient:
         names.WORKSPACE_NAME,
         enable_telemetry=False,
     )
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The stand-in after a job on the demo's data, trained as ``make run MODEL=tiny`` trains it.
+
+    Args:
+        job: The folder of the job, with a folder for each step.
+    """
+
+    job: Path
+
+    @property
+    def weights(self) -> Path:
+        """The Hugging Face folder."""
+        return self.job / "finetune" / "pytorch_model_folder"
+
+    @property
+    def mlflow(self) -> Path:
+        """The MLflow model."""
+        return self.job / "convert" / "mlflow_model_folder"
+
+
+@pytest.fixture(scope="session")
+def trained_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> TrainedModel:
+    """Train once for the session, also where several processes share it; for reading only."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    job, demo = shared / "trained-model", Path("demo/ultrachat").resolve()
+    with (shared / "trained-model.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (job / "trained").exists():
+            files = {
+                "train_file_path": demo / "train_sft.jsonl",
+                "validation_file_path": demo / "test_sft.jsonl",
+            }
+            recipe: dict[str, object] = {
+                "apply_lora": "true",
+                "lora_r": 16,
+                "lora_alpha": 32,
+                "learning_rate": 0.005,
+                "num_train_epochs": 12,
+                "per_device_train_batch_size": 16,
+                "per_device_eval_batch_size": 64,
+            }
+            asking.train(job, files, **recipe)
+            (job / "trained").touch()
+    return TrainedModel(job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,6 +169,40 @@ def test_requests_can_be_read_from_a_number_on(serving: RunningEmulator, wire: W
     assert ["PUT"] == [row["method"] for row in later]
 
 
+@pytest.mark.parametrize("text", ["ten", "-1", "1.5", "", "9" * 5000])
+def test_a_number_that_is_none_is_refused_wherever_one_is_asked_for(wire: Wire, text: str) -> None:
+    """400 that names the parameter, on every route that reads a number; never a bug of ours."""
+    mlflow = f"/mlflow/v1.0{names.WORKSPACE_ID}/api/2.0/mlflow"
+    experiment = wire("POST", f"{mlflow}/experiments/create", {"name": "e"}).json()["experiment_id"]
+    made = wire("POST", f"{mlflow}/runs/create", {"experiment_id": experiment}).json()
+    run = made["run"]["info"]["run_id"]
+    places = [
+        "onlineEndpoints?$skip=",
+        "onlineEndpoints?count=",
+        "jobs?$skipToken=",
+        "jobs?$skip=",
+        "models?$skip=",
+        "models?$top=",
+        f"/history/v1.0{names.WORKSPACE_ID}/runs/{run}/children?$top=",
+        f"/history/v1.0{names.WORKSPACE_ID}/runs/{run}/children?$continuationtoken=",
+        "/_emulator/requests?after=",
+    ]
+    if text:  # MLflow takes an empty one for none
+        places += [
+            f"{mlflow}/metrics/get-history?run_id={run}&max_results=",
+            f"{mlflow}/metrics/get-history?run_id={run}&page_token=",
+            f"{mlflow}/experiments/search?max_results=",
+        ]
+    refused = [
+        place
+        for place in places
+        if (answer := wire("GET", f"{place}{text}")).status_code == 400
+        and re.split("[?&]", place)[-1][:-1] in answer.text
+    ]
+
+    assert places == refused
+
+
 def test_time_runs_by_itself_unless_it_is_manual(serving: RunningEmulator, wire: Wire) -> None:
     """`advance` is refused where it would do nothing."""
     answer = wire("POST", "/_emulator/advance", {"seconds": 5})
@@ -206,7 +241,7 @@ def test_faults_that_make_no_sense_are_refused(wire: Wire, body: Any) -> None:
 
 @pytest.fixture
 def emulator(tmp_path: Path) -> Iterator[Emulator]:
-    emulator = Emulator(Settings(tmp_path), clock=ManualClock())
+    emulator = Emulator(Settings(tmp_path, jobs="scripted"), clock=ManualClock())
     yield emulator
     emulator.close()
 
@@ -216,7 +251,7 @@ def test_a_bug_of_ours_is_a_500_that_says_so(
 ) -> None:
     """Nobody takes it for Azure's failure, and the log has the traceback."""
     emulator.appliers["broken"] = lambda within, event: within.store.put("", "", {}) or 1 / 0
-    app = App(emulator)
+    app = App(emulator, connection=_no_connection)
     emulator.schedule("broken", "x", after=0)
     status, body = asyncio.run(_get(app, "/metadata/endpoints"))
 
@@ -224,6 +259,10 @@ def test_a_bug_of_ours_is_a_500_that_says_so(
     assert "The emulator has a bug: ZeroDivisionError" in json.loads(body)["error"]["message"]
     assert "Traceback" in caplog.text
     assert emulator.store.get("", "") is None
+
+
+def _no_connection(scope: Any) -> Any:
+    raise AssertionError(scope)
 
 
 async def _get(app: App, path: str) -> tuple[int, bytes]:

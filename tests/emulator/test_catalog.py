@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from azureml_emulator.catalog import Catalog
+from azureml_emulator.weights import STANDIN, WeightsError
 
 BUNDLED = ["today", "2024"]
 WIRED = re.compile(r"\$\{\{parent\.(inputs|jobs|outputs)\.([\w]+)(?:\.outputs\.([\w]+))?\}\}")
@@ -117,6 +118,27 @@ def test_a_bad_file_is_refused(tmp_path: Path, change: dict[str, Any], said: str
 
     with pytest.raises(ValueError, match=said):
         Catalog.load(str(file))
+
+
+def test_a_model_that_does_not_say_is_backed_by_the_stand_in() -> None:
+    """Every model of a catalogue can be trained; one that it lacks is backed by nothing."""
+    catalog = Catalog.load("today")
+
+    assert "smollm2" == catalog.weights("smollm2-135m-instruct", "1")
+    assert "tiny" == catalog.weights("Phi-4", "8")
+    assert catalog.weights("Phi-4", "9") is None
+
+
+def test_a_folder_backs_all_versions_of_a_model(tmp_path: Path) -> None:
+    """``--weights`` names a model, whichever version a job takes, and leaves the rest alone."""
+    catalog = Catalog.load("today").backed_by({"PHI-3-mini-4k-instruct": STANDIN})
+
+    assert {str(STANDIN)} == {
+        catalog.weights("Phi-3-mini-4k-instruct", version) for version in ("1", "15")
+    }
+    assert "tiny" == catalog.weights("Phi-4", "8")
+    with pytest.raises(WeightsError, match="cannot back a model"):
+        catalog.backed_by({"Phi-4": tmp_path})
 
 
 def test_an_unknown_name_is_refused() -> None:

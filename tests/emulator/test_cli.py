@@ -11,10 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import azureml_emulator
+import certifi
 import pytest
+from azureml_emulator.executors.requirements import check_disk
 
 EMULATOR = [sys.executable, "-m", "azureml_emulator"]
 
@@ -246,6 +250,8 @@ def test_exec_has_a_shells_codes(
         (["exec", "--port", "65536", "--", "true"], "65536 is not between 0 and 65535"),
         (["exec", "--port", "x", "--", "true"], "x is not between 0 and 65535"),
         (["exec", "--jobs", "magic", "--", "true"], "invalid choice: 'magic'"),
+        (["exec", "--weights", "mine", "--", "true"], "mine is not NAME=FOLDER"),
+        (["exec", "--weights", "mine=/etc", "--", "true"], "/etc cannot back a model"),
         (["exec", "--latency", "quick", "--", "true"], "quick is neither instant, realistic,"),
         (["exec", "--latency", "{broken}", "--", "true"], "--latency: "),
         (["exec", "--catalog", "2001", "--", "true"], "2001 is neither today, 2024 nor a file"),
@@ -266,6 +272,52 @@ def test_what_it_cannot_start_with_is_said_in_one_line(
     assert said in done.stderr
     assert 1 == done.stderr.count("\n")
     assert [] == _left(environ)
+
+
+def test_training_without_its_packages_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
+    """In one line with the remedy; the other way to run jobs needs none of them."""
+    missing = ("torch", "peft")
+    installed = Path(certifi.__file__).parents[1]
+    for package in installed.iterdir():
+        if not package.name.startswith(missing):
+            (tmp_path / "bare" / package.name).parent.mkdir(exist_ok=True)
+            (tmp_path / "bare" / package.name).symlink_to(package)
+    ours = Path(azureml_emulator.__file__).parents[1]
+    bare = environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "bare"), str(ours)])}
+    # -S: without the site-packages of this Python.
+    command = [sys.executable, "-S", "-m", "azureml_emulator", "exec"]
+    run = partial(subprocess.run, env=bare, capture_output=True, text=True, check=False)
+    refused = run([*command, "--", "true"])
+    scripted = run([*command, "--jobs", "scripted", "--", "true"])
+
+    assert (2, 0) == (refused.returncode, scripted.returncode), scripted.stderr
+    assert refused.stderr.startswith("azureml-emulator: --jobs train needs torch, peft, which ")
+    assert "pip install 'azureml-emulator[train]', or say --jobs scripted\n" in refused.stderr
+    assert 1 == refused.stderr.count("\n")
+    assert [] == _left(environ)
+
+
+def test_a_disk_that_is_too_full_to_train_is_refused(tmp_path: Path) -> None:
+    """With what there is, what is needed, and what to do; the folder need not be there yet."""
+    check_disk(tmp_path / "not" / "yet", needed=1)
+    with pytest.raises(ValueError, match="make room, name another folder with --state, or") as told:
+        check_disk(tmp_path / "not" / "yet", needed=10**18)
+
+    assert f"needs 1e+09 GB of free disk and {tmp_path} has " in str(told.value)
+
+
+def test_starting_imports_nothing_heavy(environ: dict[str, str]) -> None:
+    """The emulator's own process never loads what only its containers need."""
+    heavy = "{'torch', 'transformers', 'peft', 'mlflow', 'pandas', 'numpy'}"
+    script = (
+        "import sys; from azureml_emulator.cli import main; "
+        f"main(['exec', '--', 'true']); print(sorted(set(sys.modules) & {heavy}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=False
+    )
+
+    assert ("[]\n", "") == (done.stdout, done.stderr)
 
 
 def test_a_port_that_is_taken_is_said(environ: dict[str, str]) -> None:
@@ -307,7 +359,7 @@ def test_a_folder_that_cannot_be_removed_does_not_change_the_exit_code(
 def test_help_names_every_option(environ: dict[str, str]) -> None:
     """The interface that scripts outside the repository rely on."""
     told = {verb: _run(environ, verb, "--help").stdout for verb in ("serve", "exec")}
-    options: Any = ("--state", "--port", "--jobs", "--latency", "--catalog")
+    options: Any = ("--state", "--port", "--jobs", "--latency", "--catalog", "--weights")
 
     assert [] == [(verb, one) for verb, text in told.items() for one in options if one not in text]
     assert "exec [options] -- COMMAND" in told["exec"]
@@ -323,6 +375,6 @@ def test_the_readme_names_every_option_control_route_and_fault() -> None:
     routes = {f"{route.method} {route.path}" for route in control.ROUTES}
     options = {row.split()[0] for row in rows if row.startswith("--")}
 
-    assert {"--state", "--port", "--jobs", "--latency", "--catalog"} == options
+    assert {"--state", "--port", "--jobs", "--latency", "--catalog", "--weights"} == options
     assert routes == {row for row in rows if " /_emulator/" in row}
     assert faults.EFFECTS == {row for row in rows if row.isidentifier()}

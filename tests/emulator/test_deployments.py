@@ -150,7 +150,8 @@ def test_a_failed_deployment_is_billed_until_it_is_deleted(
 def test_defaults_are_filled_in_as_recorded(wire: Wire) -> None:
     """A GET shows what Azure adds; the SDK needs scaleSettings."""
     _endpoint(wire)
-    wire("PUT", DEMO, _body(livenessProbe={"initialDelay": "PT10M"}))
+    probe = {"initialDelay": "PT10M", "failureThreshold": None}
+    wire("PUT", DEMO, _body(livenessProbe=probe))
     shown = wire("GET", DEMO).json()
 
     assert {"scaleType": "Default"} == shown["properties"]["scaleSettings"]
@@ -177,6 +178,9 @@ def test_defaults_are_filled_in_as_recorded(wire: Wire) -> None:
         (_body(requestSettings={"requestTimeout": "PT3M0.1S"}), "at most 180"),
         (_body(requestSettings={"requestTimeout": "PT0S"}), "more than 0"),
         (_body(requestSettings={"requestTimeout": "180"}), "no duration"),
+        (_body(requestSettings={"maxConcurrentRequestsPerInstance": 0}), "1 or more"),
+        (_body(livenessProbe={"initialDelay": "10"}), "livenessProbe.initialDelay '10' is no dur"),
+        (_body(readinessProbe={"failureThreshold": "3"}), "readinessProbe.failureThreshold must"),
         (_body(scaleSettings={"scaleType": "TargetUtilization"}), "scaleType"),
         ({"properties": 1}, "no properties"),
     ],

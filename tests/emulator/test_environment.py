@@ -78,7 +78,7 @@ KEPT = (
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One emulator for all of these, its state in a folder that needs quoting."""
     state = tmp_path_factory.mktemp("environment") / "it's a $HOME; state"
-    with Server(Emulator(Settings(state))) as server:
+    with Server(Emulator(Settings(state, jobs="scripted"))) as server:
         write_client_files(server)
         yield server
 

@@ -10,6 +10,7 @@ import pytest
 from azureml_emulator.executors import Status, Step, executor
 from azureml_emulator.executors.checks import first_problem, gpu_problem
 from azureml_emulator.executors.scripted import ScriptedExecutor, files, script
+from azureml_emulator.settings import Settings
 
 TYPES = {"train_file_path": "uri_file", "num_train_epochs": "integer", "learning_rate": "number"}
 
@@ -160,7 +161,7 @@ def test_gpus_are_counted() -> None:
     assert "has 8 GPUs" in str(gpu_problem(step(number_of_gpu_to_use_finetuning="9")))
 
 
-def test_an_unknown_executor_is_refused() -> None:
+def test_an_unknown_executor_is_refused(tmp_path: Path) -> None:
     """The message names those there are."""
-    with pytest.raises(ValueError, match="scripted"):
-        executor("magic")
+    with pytest.raises(ValueError, match="known: train, scripted"):
+        executor(Settings(tmp_path, jobs="magic"))

@@ -70,6 +70,39 @@ def test_no_token_for_a_resource_that_is_not_there(emulator: RunningEmulator) ->
     assert "AADSTS500011" in answer.json()["message"]
 
 
+def test_a_token_may_be_made_to_expire_soon(start_emulator: Any) -> None:
+    """It says so itself, is good for so many seconds, and is then refused by Resource Manager."""
+    emulator = start_emulator(latency="manual")
+    emulator.faults({"match": {"path": "^/msi/token"}, "effect": {"token_lifetime": 30}})
+    secret = emulator.server.emulator.tokens.identity_header
+    path = f"/msi/token?resource={emulator.url}"
+    told = _get(emulator, path, **{"X-IDENTITY-HEADER": secret}).json()
+    statuses = []
+    for seconds in (0, 29, 1):
+        emulator.advance(seconds)
+        bearer = f"Bearer {told['access_token']}"
+        statuses.append(_get(emulator, WORKSPACE_ID, Authorization=bearer).status_code)
+    claims = _claims(told["access_token"])
+
+    assert (30, claims["exp"]) == (claims["exp"] - claims["iat"], int(told["expires_on"]))
+    assert [200, 200, 401] == statuses
+
+
+def test_the_sdk_asks_again_for_a_token_that_expires_soon(emulator: RunningEmulator) -> None:
+    """azure-identity keeps a token only while it has five minutes left."""
+    from azure.identity import DefaultAzureCredential
+
+    asked = {}
+    for lifetime in (299, 400):
+        emulator.faults({"match": {"path": "^/msi/token"}, "effect": {"token_lifetime": lifetime}})
+        credential, before = DefaultAzureCredential(), len(emulator.requests())
+        for _ in range(2):
+            credential.get_token(f"{emulator.url}/.default")
+        asked[lifetime] = len(emulator.requests()) - before
+
+    assert {299: 2, 400: 1} == asked
+
+
 def test_a_token_for_the_public_cloud_opens_nothing(emulator: RunningEmulator) -> None:
     """The tutorial probes its credential with the public scope; that token is of no use here."""
     from azure.identity import DefaultAzureCredential

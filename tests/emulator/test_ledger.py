@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +73,28 @@ def test_the_moment_of_a_change_costs_nothing_twice(ledger: Ledger) -> None:
     _open(ledger, "/a", 3600, quantity=3)
 
     assert 4.0 + 12.0 == ledger.report(now=7200)["usd"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE ledger SET at = 0",
+        "DELETE FROM ledger",
+        "INSERT OR REPLACE INTO ledger SELECT seq, 0, entry, meter, resource, details FROM ledger",
+        "INSERT INTO ledger SELECT seq, 0, entry, meter, resource, details FROM ledger WHERE true "
+        "ON CONFLICT (seq) DO UPDATE SET at = 0",
+    ],
+)
+def test_no_entry_can_be_changed_or_taken_away(ledger: Ledger, tmp_path: Path, sql: str) -> None:
+    """The database itself refuses, also whoever opens the file with another tool."""
+    _open(ledger, "/a", 3600)
+    _open(ledger, "/b", 3600)
+    before = ledger.report(now=7200)
+    other = sqlite3.connect(tmp_path / "store.sqlite")
+    with pytest.raises(sqlite3.IntegrityError, match="the ledger is append-only"):
+        other.execute(sql)
+    other.close()
+    _open(ledger, "/c", 3600)
+
+    assert before["meters"] == ledger.report(now=7200)["meters"][:2]
+    assert 3 == ledger.report(now=7200)["open"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from azureml_emulator import settings as names
+from azureml_emulator.weights import STANDIN, describe
 
 from tests.conftest import RunningEmulator
 from tests.emulator.conftest import Wire
@@ -74,9 +75,52 @@ def test_supported_computes_are_in_the_system_metadata(emulator: RunningEmulator
     assert answer["properties"]["isArchived"]
 
 
+def test_a_description_says_what_really_backs_the_model(
+    start_emulator: Callable[..., RunningEmulator],
+) -> None:
+    """Nobody takes a stand-in, or another's weights, for the model whose name it goes by."""
+    start_emulator(jobs="train", weights={"phi-4": STANDIN})
+    registry = _client()
+    said = {
+        name: str(registry.models.get(name, label="latest").description)
+        for name in (PHI_3, "SmolLM2-135M-Instruct", "Phi-4")
+    }
+
+    assert "3.8 billion parameters" in said[PHI_3]
+    assert said[PHI_3].endswith(describe("tiny"))
+    assert said["SmolLM2-135M-Instruct"].endswith(describe("smollm2"))
+    assert said["Phi-4"].endswith("it is the local model standin (Phi3ForCausalLM).")
+
+
+def test_a_scripted_emulator_claims_no_model(registry: MLClient) -> None:
+    """Where nothing is trained and nothing replies, the description says so."""
+    found = registry.models.get("Phi-4", label="latest")
+
+    assert str(found.description).endswith("training and replies are scripted.")
+
+
+def test_a_folder_under_a_new_name_is_a_model_of_the_registry(
+    start_emulator: Callable[..., RunningEmulator],
+) -> None:
+    """The user's own model is listed, and runs on every GPU size that is sold."""
+    emulator = start_emulator(weights={"my-model": STANDIN})
+    found = _client().models.get("my-model", label="latest")
+    answer = Wire(emulator)("GET", f"{DATA_PLANE}/models/my-model/versions/1").json()
+    sizes = answer["properties"]["system_metadata"]["supportedComputes"]["finetuneComputes"]
+
+    assert ("1", "mlflow_model") == (found.version, found.type)
+    assert "Standard_NC4as_T4_v3" in sizes
+    assert "Standard_D2_v2" not in sizes
+
+
 def test_archived_models_are_not_listed(registry: MLClient) -> None:
     """The list of models shows those in service, though an archived one can still be read."""
-    assert ["Phi-4", "Phi-4-mini-instruct"] == [one.name for one in registry.models.list()]
+    assert [
+        "Phi-4",
+        "Phi-4-mini-instruct",
+        "SmolLM2-135M-Instruct",
+        "tiny-phi3-stand-in",
+    ] == [one.name for one in registry.models.list()]
     assert "15" == registry.models.get(PHI_3, version="15").version
 
 

@@ -20,7 +20,7 @@ from azureml_emulator.settings import Settings
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with Server(Emulator(Settings(tmp_path / "state"))) as server:
+    with Server(Emulator(Settings(tmp_path / "state", jobs="scripted"))) as server:
         yield server
 
 
@@ -63,7 +63,7 @@ def test_one_connection_serves_many_requests_quickly(server: Server) -> None:
 
 def test_stop_is_quick_while_clients_keep_connections_open(tmp_path: Path) -> None:
     """An idle client that never ends TLS does not hold the server up."""
-    server = Server(Emulator(Settings(tmp_path / "state")))
+    server = Server(Emulator(Settings(tmp_path / "state", jobs="scripted")))
     server.start()
     connections = [_connection(server) for _ in range(5)]
     for connection in connections:
@@ -79,7 +79,7 @@ def test_stop_is_quick_while_clients_keep_connections_open(tmp_path: Path) -> No
 
 def test_stop_ends_a_request_that_is_being_delayed(tmp_path: Path) -> None:
     """A fault's delay of ten minutes ends with the server."""
-    server = Server(Emulator(Settings(tmp_path / "state")))
+    server = Server(Emulator(Settings(tmp_path / "state", jobs="scripted")))
     server.start()
     server.emulator.faults.replace([{"match": {"path": "^/slow"}, "effect": {"delay": 600}}])
     seen: list[int] = []
@@ -139,7 +139,7 @@ def test_a_port_that_is_taken_is_refused_and_nothing_is_held(
     server: Server, tmp_path: Path
 ) -> None:
     """The message names the port and the option; the state folder can be used again at once."""
-    settings = Settings(tmp_path / "other", port=server.port)
+    settings = Settings(tmp_path / "other", port=server.port, jobs="scripted")
     with pytest.raises(
         OSError, match=f"port {server.port} is taken: .*; choose another with --port"
     ):
@@ -150,23 +150,23 @@ def test_a_port_that_is_taken_is_refused_and_nothing_is_held(
 
 def test_the_same_port_can_be_had_again_at_once(tmp_path: Path) -> None:
     """A restart does not wait for the old connections to time out."""
-    with Server(Emulator(Settings(tmp_path / "state"))) as first:
+    with Server(Emulator(Settings(tmp_path / "state", jobs="scripted"))) as first:
         port = first.port
         _get(_connection(first))
-    with Server(Emulator(Settings(tmp_path / "state", port=port))) as second:
+    with Server(Emulator(Settings(tmp_path / "state", port=port, jobs="scripted"))) as second:
         assert 200 == _get(_connection(second))
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     """The cause reaches the caller, and nothing is held after it."""
-    emulator = Emulator(Settings(tmp_path))
+    emulator = Emulator(Settings(tmp_path, jobs="scripted"))
     emulator.certificates.chain.write_text("no certificate")
     server = Server(emulator)
     with pytest.raises(RuntimeError, match="the server did not start: ") as failed:
         server.start()
 
     assert isinstance(failed.value.__cause__, ssl.SSLError)
-    Emulator(Settings(tmp_path)).close()
+    Emulator(Settings(tmp_path, jobs="scripted")).close()
 
 
 def test_time_goes_on_without_requests(server: Server) -> None:

@@ -311,6 +311,53 @@ def test_blobs_survive_a_restart(start_emulator: Callable[..., RunningEmulator])
     assert b"onetwo" == _get(second, url).content
 
 
+def _fail() -> None:
+    raise RuntimeError
+
+
+@pytest.mark.parametrize("written", [b"short", b"much longer than before"])
+def test_a_change_that_was_not_kept_leaves_the_old_bytes(kept: Emulator, written: bytes) -> None:
+    """A kill before the commit, or a handler that fails: the blob is as it was acknowledged."""
+    storage.write_blob(kept, CONTAINER, "model", b"the old bytes")
+
+    def fail_half_way() -> None:
+        with kept.store.transaction():
+            storage.write_blob(kept, CONTAINER, "model", written)
+            storage.append_blob(kept, CONTAINER, "model", b"more")
+            storage.delete_blob(kept, CONTAINER, "model")
+            _fail()
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+
+    assert b"the old bytes" == storage.read_blob(kept, CONTAINER, "model")
+    storage.recover(kept)
+    assert b"the old bytes" == storage.read_blob(kept, CONTAINER, "model")
+    assert [] == list(kept.settings.blobs.glob(".*.part"))
+
+
+def test_a_kill_right_after_the_commit_loses_no_bytes(kept: Emulator) -> None:
+    """The record says where they are until they are in place, which the next start sees to."""
+    storage.write_blob(kept, CONTAINER, "model", b"the old bytes")
+
+    def be_killed() -> None:
+        with kept.store.transaction():
+            kept.store.after_commit(_fail)
+            storage.write_blob(kept, CONTAINER, "model", b"new")
+
+    with pytest.raises(RuntimeError):
+        be_killed()
+    before = storage.read_blob(kept, CONTAINER, "model")
+    storage.recover(kept)
+    path = storage.blob_path(kept, CONTAINER, "model")
+
+    assert (b"new", b"new", []) == (
+        before,
+        path.read_bytes(),
+        list(kept.settings.blobs.glob(".*.part")),
+    )
+
+
 def test_what_was_not_acknowledged_is_overwritten(kept: Emulator) -> None:
     """Bytes beyond the recorded size, as a crash leaves them, are not read and not kept."""
     storage.append_blob(kept, CONTAINER, "log", b"one")

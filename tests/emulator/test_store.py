@@ -59,6 +59,28 @@ def test_a_transaction_is_kept_whole_or_not_at_all(store: Store) -> None:
     assert [] == store.list("model")
 
 
+def test_what_follows_a_commit_follows_only_a_commit(store: Store) -> None:
+    """In order, once, after the outermost transaction, and not after one that failed."""
+    seen: list[str] = []
+
+    def fail_half_way() -> None:
+        with store.transaction():
+            store.after_commit(lambda: seen.append("never"))
+            raise RuntimeError
+
+    with store.transaction():
+        with store.transaction():
+            store.after_commit(lambda: seen.append("first"))
+        store.after_commit(lambda: seen.append("second"))
+        within = list(seen)
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    with store.transaction():
+        pass
+
+    assert ([], ["first", "second"]) == (within, seen)
+
+
 def test_two_threads_do_not_see_each_other_half_way(store: Store) -> None:
     """A counter that many requests raise at once loses none of them."""
     store.put("counter", "c", {"n": 0})

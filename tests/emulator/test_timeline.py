@@ -21,7 +21,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def emulator(tmp_path: Path, clock: ManualClock) -> Iterator[Emulator]:
-    emulator = Emulator(Settings(tmp_path), clock=clock)
+    emulator = Emulator(Settings(tmp_path, jobs="scripted"), clock=clock)
     yield emulator
     emulator.close()
 
@@ -85,13 +85,13 @@ def test_cancel_drops_only_what_it_names(emulator: Emulator, clock: ManualClock)
 
 def test_events_survive_a_restart(tmp_path: Path, clock: ManualClock) -> None:
     """What was under way when the emulator stopped ends after it is started again."""
-    before = Emulator(Settings(tmp_path), clock=clock)
+    before = Emulator(Settings(tmp_path, jobs="scripted"), clock=clock)
     before.schedule("note", "x", after=10, payload={"n": 1})
     before.close()
     clock.advance(60)
 
     seen: list[Event] = []
-    after = Emulator(Settings(tmp_path), clock=clock)
+    after = Emulator(Settings(tmp_path, jobs="scripted"), clock=clock)
     after.appliers["note"] = lambda within, event: seen.append(event)
     after.settle()
     after.close()
@@ -143,9 +143,9 @@ def test_an_operation_fails_by_a_fault_or_by_its_applier(emulator: Emulator, by:
 
 def test_two_emulators_cannot_share_a_state_folder(tmp_path: Path, clock: ManualClock) -> None:
     """The second is refused, so that neither spoils what the other has acknowledged."""
-    first = Emulator(Settings(tmp_path), clock=clock)
+    first = Emulator(Settings(tmp_path, jobs="scripted"), clock=clock)
     with pytest.raises(OSError, match="another emulator is running on"):
-        Emulator(Settings(tmp_path), clock=clock)
+        Emulator(Settings(tmp_path, jobs="scripted"), clock=clock)
     first.close()
 
-    Emulator(Settings(tmp_path), clock=clock).close()
+    Emulator(Settings(tmp_path, jobs="scripted"), clock=clock).close()

@@ -38,6 +38,11 @@ SECONDS = {
     "job.finalize": 0.2,
     "job.cancel": 0.5,
 }
+QUICK = (
+    "compute.idle_seconds_before_scale_down=1",
+    "evaluation.baseline=false",
+    "evaluation.conversations=1",
+)
 SERVED = """
 from flows.finetune import finetune_chat_model
 
@@ -60,8 +65,7 @@ class Stage:
         """Schedule a run of the local profile now, and return its id."""
         from lifecycle.config import load_config
 
-        settings = ("compute.idle_seconds_before_scale_down=1", *settings)
-        config = load_config(Path("profiles/local.yaml"), settings)
+        config = load_config(Path("profiles/local.yaml"), (*QUICK, *settings))
         with _client() as client:
             deployment = client.read_deployment_by_name(self.deployment)
             run = client.create_flow_run_from_deployment(
@@ -204,7 +208,7 @@ def stage(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("stage")
     latency = folder / "latency.yaml"
     latency.write_text(json.dumps(SECONDS))
-    server = Server(Emulator(Settings(folder / "emulator", latency=str(latency))))
+    server = Server(Emulator(Settings(folder / "emulator", jobs="scripted", latency=str(latency))))
     server.start()
     prefect = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_")}
     environ = {

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cli.main import main
+from lifecycle.clients import WorkspaceRef, ml_client
 
 JOB = {"method": "PUT", "path": r"/workspaces/emulator/jobs/[^/]+$"}
 ENDPOINT = {"method": "PUT", "path": r"/onlineEndpoints/[^/]+$"}
@@ -30,7 +31,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefect_server: str) ->
         path = tmp_path / "report.json"
         words = [word for setting in settings for word in ("--set", setting)]
         code = main(["run", "--config", "profiles/local.yaml", "--report", str(path), *words])
-        return code, json.loads(path.read_text())
+        document = json.loads(path.read_text())
+        assert document["state"] in path.with_suffix(".html").read_text()
+        return code, document
 
     return finetune
 
@@ -50,6 +53,10 @@ def test_a_run_makes_a_model_and_leaves_no_meter(emulator: Any, run: Run) -> Non
     assert {"endpoint", "deployment", "compute"} <= {
         meter["kind"] for meter in emulator.ledger()["meters"]
     }
+    assert 5 == len(report["job"]["steps"])
+    assert report["metrics"]["loss"] == report["metric_history"]["loss"][-1][1]
+    assert report["cost"]["endpoint_usd"] > 0
+    assert report["model"]["description"]
 
 
 def test_serverless_compute_and_a_baseline_work_too(emulator: Any, run: Run) -> None:
@@ -63,16 +70,24 @@ def test_serverless_compute_and_a_baseline_work_too(emulator: Any, run: Run) -> 
 
     assert 0 == code, report["error"]
     assert [2, True] == [report["evaluation"]["n"], report["responses"][0]["before"] is not None]
+    assert None not in report["evaluation"].values()
     assert [] == emulator.open_meters()
     assert "compute" not in {meter["kind"] for meter in emulator.ledger()["meters"]}
 
 
-def test_an_endpoint_is_kept_where_it_is_asked_for(emulator: Any, run: Run) -> None:
-    """A kept endpoint stays, with the tag that protects it from the sweeper."""
-    code, report = run("endpoint.keep=true")
+def test_an_endpoint_is_kept_where_it_is_asked_for(
+    emulator: Any, run: Run, workspace: WorkspaceRef
+) -> None:
+    """A kept endpoint stays; the old model beside the new one gets none of its traffic."""
+    code, report = run(
+        "endpoint.keep=true", "evaluation.baseline=true", "endpoint.expires_after_minutes=150"
+    )
 
     assert 0 == code, report["error"]
-    assert [report["endpoint"]["deleted"], 2] == [False, len(emulator.open_meters())]
+    assert [report["endpoint"]["deleted"], 3] == [False, len(emulator.open_meters())]
+    assert ["demo", "baseline"] == [one["name"] for one in report["endpoint"]["deployments"]]
+    kept = ml_client(workspace).online_endpoints.get(report["endpoint"]["name"])
+    assert {"demo": 100, "baseline": 0} == kept.traffic
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lifecycle.dataset import DatasetSpec, check_dataset, download_data, preview
+from lifecycle.dataset import DatasetSpec, download_data, preview
 from lifecycle.errors import DatasetError
 
 SPLITS = ("train_sft", "test_sft", "train_gen", "test_gen")
@@ -105,7 +105,6 @@ def test_every_local_form_gives_the_first_part_of_all_splits(
     """Whatever form a folder has, each split's first 5 % come out as the same conversations."""
     spec = spec_for(write(tmp_path / "source"), percentage=5)
 
-    check_dataset(spec)
     result = download_data(spec, tmp_path / "out")
 
     assert {"train_sft": 10, "test_sft": 2, "train_gen": 2, "test_gen": 1} == {
@@ -217,18 +216,18 @@ def test_a_missing_split_is_refused_with_those_there_are(tmp_path: Path) -> None
     source = write_jsonl(tmp_path / "source", ("train_sft", "test_sft"))
 
     with pytest.raises(DatasetError) as refusal:
-        check_dataset(spec_for(source))
+        download_data(spec_for(source), tmp_path / "out")
 
     assert "dataset.generation_split" == refusal.value.where
     assert "test_sft, train_sft" in refusal.value.message
-    check_dataset(spec_for(source, generation_split=None))
+    download_data(spec_for(source, generation_split=None), tmp_path / "out")
 
 
 @pytest.mark.parametrize("path", ["./not/here/at/all", "/not/here", "~/not-here-at-all"])
-def test_a_missing_folder_is_refused(path: str) -> None:
+def test_a_missing_folder_is_refused(path: str, tmp_path: Path) -> None:
     """What is neither a folder nor a hub id is refused without asking the hub."""
     with pytest.raises(DatasetError, match="no folder"):
-        check_dataset(DatasetSpec(path=path))
+        download_data(DatasetSpec(path=path), tmp_path)
 
 
 def test_an_empty_folder_and_a_file_are_refused(tmp_path: Path) -> None:
@@ -237,9 +236,9 @@ def test_an_empty_folder_and_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("{}")
 
     with pytest.raises(DatasetError, match="is empty"):
-        check_dataset(spec_for(tmp_path / "empty"))
+        download_data(spec_for(tmp_path / "empty"), tmp_path / "out")
     with pytest.raises(DatasetError, match="Name the folder"):
-        check_dataset(spec_for(tmp_path / "rows.jsonl"))
+        download_data(spec_for(tmp_path / "rows.jsonl"), tmp_path / "out")
 
 
 def test_an_unreadable_file_is_a_data_error(tmp_path: Path) -> None:
@@ -256,7 +255,7 @@ def test_an_unreadable_file_is_a_data_error(tmp_path: Path) -> None:
 def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
     """A pin that pins nothing is not passed over in silence."""
     with pytest.raises(DatasetError, match="no revisions"):
-        check_dataset(spec_for(write_jsonl(tmp_path / "source"), revision="main"))
+        download_data(spec_for(write_jsonl(tmp_path / "source"), revision="main"), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -268,12 +267,14 @@ def test_an_unreachable_hub_is_a_data_error(
 ) -> None:
     """Offline by choice is final; a lost network may come back. Its own process: read at import."""
     program = """
+        import os
         import time
+        from pathlib import Path
         time.sleep = lambda seconds: None
-        from lifecycle.dataset import DatasetSpec, check_dataset
+        from lifecycle.dataset import DatasetSpec, download_data
         from lifecycle.errors import DatasetError
         try:
-            check_dataset(DatasetSpec(path="nobody/nothing"))
+            download_data(DatasetSpec(path="nobody/nothing"), Path(os.environ["HF_HOME"]))
         except DatasetError as error:
             print(error.where, error.transient, error.message)
     """

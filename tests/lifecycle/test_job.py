@@ -24,6 +24,7 @@ from lifecycle.job import (
     JobRef,
     JobResult,
     JobSpec,
+    JobStep,
     cancel_job,
     compute_inputs,
     display_name,
@@ -293,6 +294,21 @@ def test_a_job_completes_with_every_line_logged_once(
     outline = logged(lines, job.display_name)
     assert any("Finishing experiment" in line for line in outline)
     assert len(outline) == len(set(outline))
+
+
+def test_the_steps_of_a_job_are_shown_while_it_runs_and_when_it_has_ended(
+    slow_emulator: Any, slow_workspace: WorkspaceRef, make_plan: MakePlan, clock: TurnedClock
+) -> None:
+    """One after the other, each from its beginning to its end: what a timeline is drawn from."""
+    job = submit(slow_workspace, make_plan(slow_workspace))
+    seen: list[list[JobStep]] = []
+    stream_job(slow_workspace, job, JobSpec(), lambda line: None, clock, watch=seen.append)
+
+    assert any(step.status == "Running" for steps in seen for step in steps)
+    assert ["Completed"] * 5 == [step.status for step in seen[-1]]
+    spans = [(step.began_at, step.ended_at) for step in seen[-1]]
+    assert spans == sorted(spans, key=str)
+    assert all(began and ended and began < ended for began, ended in spans)
 
 
 def test_lines_appear_as_they_are_written(

@@ -48,6 +48,16 @@ def test_allow_lists_and_defaults_come_from_tags() -> None:
     assert [] == found.warnings
 
 
+def test_the_description_is_kept_on_one_line_and_within_bounds() -> None:
+    """A stand-in that calls itself one is named so; a whole model card is not carried along."""
+    card = "A stand-in.\n\n## Use\n" + "word " * 1000
+
+    assert "A stand-in. ## Use word" == (read({"description": card}).description or "")[:23]
+    assert 600 == len(read({"description": card}).description or "")
+    assert None is read({"description": " "}).description
+    assert None is read().description
+
+
 @pytest.mark.parametrize("spelling", ["systemMetadata", "system_metadata"])
 @pytest.mark.parametrize("at_top", [False, True])
 @pytest.mark.parametrize("wrap", [lambda value: value, json.dumps], ids=["object", "text"])

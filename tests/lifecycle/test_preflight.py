@@ -54,6 +54,7 @@ def model(**given: Any) -> ModelResult:
         "version": "7",
         "id": "azureml://registries/azureml/models/Phi-4-mini-instruct/versions/7",
         "model_type": "mlflow_model",
+        "description": None,
         "finetune_allow_list": [A100, FOUR_A100],
         "inference_allow_list": [A100],
         "allow_list_source": "tags",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from lifecycle.errors import JobFailed, SizeNotAllowed
+from lifecycle.prices import rates
 from lifecycle.report import RunReport, current_report, recording
 
 KEYS = {
     "state", "error", "flow_run_id", "workspace", "model", "compute", "dataset", "job", "metrics",
-    "registered_model", "endpoint", "responses", "evaluation", "timings",
+    "registered_model", "endpoint", "responses", "evaluation", "timings", "began_at", "ended_at",
+    "training", "metric_history", "cost", "steps",
 }  # fmt: skip
 
 
@@ -48,6 +51,7 @@ def test_what_may_still_bill_outweighs_any_other_end() -> None:
     report = RunReport(spending=True, still_billing=["onlineEndpoints/x"])
     report.end(KeyboardInterrupt())
 
+    assert "Ctrl-C, or a signal, stopped the run." == (report.error or {})["message"]
     assert ("Interrupted", 3) == (report.state, report.exit_code())
 
 
@@ -77,3 +81,47 @@ def test_recording_ends_with_its_block() -> None:
         assert report is current_report()
 
     assert current_report() is None
+
+
+def test_steps_are_told_with_their_beginning_and_end() -> None:
+    """A timeline needs both; a step that failed, or was cut off, says so."""
+    report = RunReport()
+    with report.timing("authenticate"):
+        assert ["Running", None] == [report.steps[0]["state"], report.steps[0]["ended_at"]]
+    for error in (ValueError(), KeyboardInterrupt()):
+        with pytest.raises(type(error)), report.timing("stream_job"):
+            raise error
+
+    assert ["Completed", "Failed", "Interrupted"] == [step["state"] for step in report.steps]
+    assert all(step["began_at"] <= step["ended_at"] for step in report.steps)
+
+
+def test_the_cost_is_reckoned_when_the_run_ends_however_it_ends() -> None:
+    """From the job's seconds, and each deployment's until the endpoint was seen gone."""
+    report = RunReport(spending=True)
+    report.rates = rates(
+        size="Standard_NC24ads_A100_v4",
+        nodes=1,
+        low_priority=False,
+        instance_type="Standard_NC24ads_A100_v4",
+        instance_count=1,
+    )
+    report.job = {"name": "ft-x-a1", "seconds": 3600.0}
+    report.plan_endpoint("x-a1", "demo")
+    report.deploying("demo", "azureml:m:1")
+    assert report.endpoint is not None
+    began = datetime.fromisoformat(report.endpoint["deployments"][0]["began_at"])
+    report.endpoint_is_gone(began + timedelta(hours=2))
+    report.end(JobFailed("later"))
+
+    assert report.cost is not None
+    assert (3.673, 7.346) == (report.cost["training_usd"], report.cost["endpoint_usd"])
+    assert datetime.fromisoformat(str(report.ended_at)) <= datetime.now(UTC)
+
+
+def test_a_run_that_made_nothing_has_no_cost() -> None:
+    """A refusal is not priced."""
+    report = RunReport()
+    report.end(SizeNotAllowed("no"))
+
+    assert None is report.cost

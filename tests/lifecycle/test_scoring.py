@@ -26,7 +26,6 @@ from lifecycle.scoring import (
     connection,
     extract_reply,
     invoke,
-    pick_conversation,
     pick_conversations,
 )
 
@@ -69,7 +68,7 @@ def test_the_conversation_ends_with_the_last_user_turn(tmp_path: Path) -> None:
     row = {"prompt": "q1", "messages": turns("q1", "a1", "q2", "a2", system="be kind")}
     file = write_rows(tmp_path / "test_gen.jsonl", row)
 
-    picked = pick_conversation(file, seed=1)
+    (picked,) = pick_conversations(file, 1, seed=1)
 
     assert [
         ("system", "be kind"),
@@ -100,9 +99,9 @@ def test_a_row_without_an_answered_question_is_passed_over(tmp_path: Path, row: 
     good = {"messages": turns("good", "answer")}
     file = write_rows(tmp_path / "test_gen.jsonl", row, good, row)
 
-    assert {"good"} == {pick_conversation(file, seed).prompt for seed in range(5)}
+    assert {"good"} == {pick_conversations(file, 1, seed)[0].prompt for seed in range(5)}
     with pytest.raises(DatasetError, match=r"test_gen\.jsonl has no conversation"):
-        pick_conversation(write_rows(file, row, row), seed=1)
+        pick_conversations(write_rows(file, row, row), 1, seed=1)
 
 
 def test_equal_seeds_pick_the_same_rows_and_others_do_not(tmp_path: Path) -> None:
@@ -112,7 +111,7 @@ def test_equal_seeds_pick_the_same_rows_and_others_do_not(tmp_path: Path) -> Non
 
     assert pick_conversations(file, 10, seed=3) == pick_conversations(file, 10, seed=3)
     assert 10 == len({asked.prompt for asked in pick_conversations(file, 10, seed=3)})
-    assert 1 < len({pick_conversation(file, seed).prompt for seed in range(10)})
+    assert 1 < len({pick_conversations(file, 1, seed)[0].prompt for seed in range(10)})
 
 
 def test_a_small_file_gives_what_it_has(tmp_path: Path) -> None:
@@ -131,9 +130,9 @@ def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:
     broken.write_text('{"messages": []}\n{oops\n', encoding="utf-8")
 
     with pytest.raises(DatasetError, match=r"byte 17 of test_gen\.jsonl is not JSON"):
-        pick_conversation(broken, seed=0)
+        pick_conversations(broken, 1, seed=0)
     with pytest.raises(DatasetError, match=r"missing\.jsonl cannot be read"):
-        pick_conversation(tmp_path / "missing.jsonl", seed=0)
+        pick_conversations(tmp_path / "missing.jsonl", 1, seed=0)
 
 
 @pytest.mark.parametrize(

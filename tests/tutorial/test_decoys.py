@@ -236,7 +236,7 @@ def _tutorial(decoys: Decoys, tmp_path: Path) -> subprocess.CompletedProcess[str
 def _on_emulator(
     decoys: Decoys, tmp_path: Path, command: list[str], *choices: str
 ) -> subprocess.CompletedProcess[str]:
-    state = ["--state", str(tmp_path / "emulator")]
+    state = ["--jobs", "scripted", "--state", str(tmp_path / "emulator")]
     return _call(
         decoys, ["python", "-m", "azureml_emulator", "exec", *state, *choices, "--", *command]
     )

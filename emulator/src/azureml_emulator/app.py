@@ -1,4 +1,4 @@
-"""One request from wire to wire: settle what is due, fault, authenticate, handle, log."""
+"""One request from wire to wire: settle what is due, fault, authenticate, handle, log, deliver."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -14,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from . import services
+from .delivery import Connection, Receive, Scope, Send, deliver
 from .emulator import Emulator
 from .errors import NotEmulated, NotFound, ServiceUnavailable, WireError
 from .routing import Call, Reply, Route, Router
@@ -27,21 +27,27 @@ from .settings import (
 )
 from .tokens import ML_AUDIENCE
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 logger = logging.getLogger("azureml_emulator")
 
+NOT_ANSWERED = 0
+"""What the request log has for a status where a fault let no answer out."""
+
+_INJECTED = {"code": "InjectedFault", "message": "A fault rule answered this request."}
 _SECRET_QUERY = ("sig", "token")
 _HELD = (("workspace", "workspaces", WORKSPACE_NAME), ("registry", "registries", REGISTRY_NAME))
 
 
 class App:
-    """The ASGI application over one emulator."""
+    """The ASGI application over one emulator.
 
-    def __init__(self, emulator: Emulator) -> None:
+    Args:
+        emulator: What answers.
+        connection: Finds the connection of a request, for faults that cut it.
+    """
+
+    def __init__(self, emulator: Emulator, connection: Connection) -> None:
         self.emulator = emulator
+        self._connection = connection
         self._router = Router(services.routes())
         emulator.appliers.update(services.events())
 
@@ -54,12 +60,12 @@ class App:
             body = await request.body()
         except ClientDisconnect:
             return
-        response = await run_in_threadpool(self._answer, request, body)
-        await response(scope, receive, send)
-
-    def _answer(self, request: Request, body: bytes) -> Response:
-        began = time.perf_counter()
         effects: dict[str, Any] = {}
+        response = await run_in_threadpool(self._answer, request, body, effects)
+        await deliver(response, effects, self._connection, scope, receive, send)
+
+    def _answer(self, request: Request, body: bytes, effects: dict[str, Any]) -> Response:
+        began = time.perf_counter()
         try:
             reply = self._reply(request, body, effects)
         except WireError as error:
@@ -68,7 +74,10 @@ class App:
             logger.error("%s %s\n%s", request.method, _path(request), traceback.format_exc())
             failure = WireError(f"The emulator has a bug: {type(error).__name__}: {error}")
             reply = Reply(failure.body(), failure.status)
-        self._log(request, reply.status, time.perf_counter() - began, effects)
+        if "status" in effects:
+            reply = _fault(effects)
+        status = NOT_ANSWERED if effects.keys() & {"hang", "reset"} else reply.status
+        self._log(request, status, time.perf_counter() - began, effects)
         return _render(reply)
 
     def _reply(self, request: Request, body: bytes, effects: dict[str, Any]) -> Reply:
@@ -77,11 +86,12 @@ class App:
         emulator.settle()
         if not control:
             with emulator.store.transaction():
-                effects |= emulator.faults.effects(request.method, path)
+                now = emulator.now()
+                effects |= emulator.faults.effects(request.method, path, now=now)
         if "delay" in effects and emulator.closing.wait(effects["delay"]):
             raise ServiceUnavailable("The emulator is stopping.")
-        if "status" in effects and not effects.get("after"):
-            return _fault(effects)
+        if effects.keys() & {"status", "hang", "reset"} and "after" not in effects:
+            return Reply()
         found = self._router.find(request.method, path)
         if found is None:
             raise NotEmulated(f"{request.method} {path} is not emulated.")
@@ -98,12 +108,19 @@ class App:
             _base_url(request),
             effects,
         )
-        if route.exclusive:
-            with emulator.store.transaction():
-                reply = route.handler(emulator, call)
-        else:
-            reply = route.handler(emulator, call)
-        return _fault(effects) if "status" in effects else reply
+        if not route.exclusive:
+            return route.handler(emulator, call)
+        with emulator.store.transaction():
+            return self._handle(route, call)
+
+    def _handle(self, route: Route, call: Call) -> Reply:
+        aftermath, now = self.emulator.aftermath, self.emulator.now()
+        reply = aftermath.answer(call.method, call.path, now=now)
+        if reply is None:
+            reply = route.handler(self.emulator, call)
+        if "hidden" in call.effects and reply.status == 201:
+            aftermath.hide(call.path, call.effects["hidden"], now=now)
+        return aftermath.shown(reply, now=now) if call.method == "GET" else reply
 
     def _authenticate(self, route: Route, request: Request) -> None:
         if route.auth in ("none", "own"):
@@ -170,11 +187,13 @@ def _check_scope(params: dict[str, str]) -> None:
 
 
 def _fault(effects: dict[str, Any]) -> Reply:
-    headers = effects.get("headers", {})
+    status, headers = effects["status"], effects.get("headers", {})
+    if status in (204, 304):
+        return Reply(None, status, headers)
     if "body" in effects:
-        return Reply(str(effects["body"]).encode(), effects["status"], headers)
-    error = WireError("A fault rule answered this request.", code="InjectedFault")
-    return Reply(error.body(), effects["status"], headers)
+        return Reply(effects["body"].encode(), status, headers)
+    told = effects.get("error", _INJECTED)
+    return Reply(WireError(told["message"], code=told["code"]).body(), status, headers)
 
 
 def _render(reply: Reply) -> Response:

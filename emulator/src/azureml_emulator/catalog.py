@@ -12,14 +12,18 @@ shape, by example::
     models:
       - {name: Phi-3-mini-4k-instruct, version: "1", type: mlflow_model, tags: {…},
          properties: {…}, system_metadata: {…}, archived: false, created: 2024-04-23,
-         description: …}                # needed: name, version, type
+         description: …, weights: tiny}         # needed: name, version, type
     components: [components/chat_completion_pipeline.json]
+
+A model's ``weights`` are what really backs it (see :mod:`.weights`), the tiny stand-in if it does
+not say.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -27,6 +31,7 @@ from typing import Any
 
 import yaml
 
+from . import weights
 from .settings import PROVIDER, SUBSCRIPTION_ID
 
 _SECTIONS = {"location", "sizes", "quotas", "models", "components"}
@@ -82,10 +87,49 @@ class Catalog:
         sizes = {size["name"].lower(): size for size in table["sizes"]}
         return cls(table["location"], sizes, table["quotas"], table["models"], components)
 
+    def backed_by(self, folders: Mapping[str, Path]) -> Catalog:
+        """Return the catalogue with *folders* of Hugging Face's format behind models, by name.
+
+        A model that the registry has keeps all that is said of it. Any other becomes a new one,
+        version 1, which every GPU size can train and serve.
+
+        Raises:
+            weights.WeightsError: A folder is no chat model.
+        """
+        models = [dict(model) for model in self.models]
+        for name, folder in folders.items():
+            weights.check(folder)
+            named = [model for model in models if model["name"].lower() == name.lower()]
+            if not named:
+                named = [self._local_model(name)]
+                models += named
+            for model in named:
+                model["weights"] = str(folder)
+        return replace(self, models=models)
+
+    def _local_model(self, name: str) -> dict[str, Any]:
+        sizes = [size["name"] for size in self.sizes.values() if size["gpus"]]
+        return {
+            "name": name,
+            "version": "1",
+            "type": "mlflow_model",
+            "description": "A model of your own, which Azure's registry does not have.",
+            "system_metadata": {
+                "supportedComputes": {"inferenceComputes": sizes, "finetuneComputes": sizes}
+            },
+        }
+
     @property
     def location_id(self) -> str:
         """The ARM id of the region in the workspace's subscription."""
         return f"/subscriptions/{SUBSCRIPTION_ID}{PROVIDER}/locations/{self.location}"
+
+    def weights(self, name: str, version: str) -> str | None:
+        """Return what backs a model of the registry, as :mod:`.weights` knows it."""
+        for model in self.models:
+            if (model["name"].lower(), model["version"]) == (name.lower(), version):
+                return str(model.get("weights", weights.TINY))
+        return None
 
     def price(self, size: str) -> float:
         """Return the dedicated price of one *size* in USD per hour; 0 for one not listed."""

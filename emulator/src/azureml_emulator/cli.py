@@ -71,7 +71,18 @@ def _parser() -> argparse.ArgumentParser:
     options = _Parser(add_help=False)
     options.add_argument("--port", type=_port, default=0, metavar="N", help="default: any free one")
     options.add_argument(
-        "--jobs", choices=["scripted"], default="scripted", help="how a job runs; default: scripted"
+        "--jobs",
+        choices=["train", "scripted"],
+        default="train",
+        help="train (default): jobs train and endpoints reply for real; scripted: both play",
+    )
+    options.add_argument(
+        "--weights",
+        type=_weights,
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="a Hugging Face model folder that backs the registry's model NAME; repeatable",
     )
     options.add_argument(
         "--latency",
@@ -103,6 +114,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _weights(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=FOLDER")
+    return name, Path(folder).resolve()
+
+
 def _serve(chosen: argparse.Namespace) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
@@ -130,7 +148,14 @@ def _exec(chosen: argparse.Namespace, command: list[str]) -> int:
 
 @contextmanager
 def _running(chosen: argparse.Namespace, state: Path) -> Iterator[Server]:
-    settings = Settings(state.resolve(), chosen.port, chosen.jobs, chosen.latency, chosen.catalog)
+    settings = Settings(
+        state.resolve(),
+        chosen.port,
+        chosen.jobs,
+        chosen.latency,
+        chosen.catalog,
+        dict(chosen.weights),
+    )
     try:
         server = Server(Emulator(settings))
         server.start()

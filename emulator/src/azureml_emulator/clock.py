@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 from typing import Protocol
+
+_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 
 
 class Clock(Protocol):
@@ -47,3 +50,12 @@ class ManualClock:
 def iso(seconds: float) -> str:
     """Return *seconds* since the epoch as Azure writes times, with microseconds and an offset."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+
+
+def duration(text: str) -> float | None:
+    """Return the seconds of an ISO 8601 duration such as ``PT1M30S``; None if it is none."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

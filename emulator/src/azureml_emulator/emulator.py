@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from .aftermath import Aftermath
 from .catalog import Catalog
 from .clock import Clock, ManualClock, SystemClock, iso
-from .errors import OperationFailed
+from .errors import OperationFailed, OperationGoesOn
 from .executors import Executor, executor
 from .faults import Faults
 from .latency import Latency
@@ -43,7 +44,8 @@ class Emulator:
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         self.settings = settings
         self.latency = Latency(settings.latency)
-        self.catalog = Catalog.load(settings.catalog)
+        self.catalog = Catalog.load(settings.catalog).backed_by(settings.weights)
+        self.executor: Executor = executor(settings)
         # 0700: the database holds the endpoints' keys.
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._alone = _hold(settings.state / "lock")
@@ -52,11 +54,11 @@ class Emulator:
         self.store = Store(settings.database)
         self.clock: Clock = clock or self._clock()
         self.timeline = Timeline(self.store)
-        self.ledger = Ledger(self.store)
+        self.ledger = Ledger(self.store, lambda: self.schedule("job.freed", "", after=0.0))
         self.faults = Faults(self.store)
+        self.aftermath = Aftermath(self.store)
         self.tokens = Tokens(settings.state)
         self.scorer: Scorer = scorer(settings, self.clock)
-        self.executor: Executor = executor(settings.jobs)
         self.appliers: dict[str, Applier] = {}
         self.woken = threading.Condition()
         self.closing = threading.Event()
@@ -111,6 +113,7 @@ class Emulator:
             "startTime": iso(self.now()),
             "subject": subject,
             "_error": call.effects.get("operation_error"),
+            "_settling": (call.path, call.effects.get("settling", 0.0)),
         }
         self.store.put(OPERATION, name, document)
         self.schedule(kind, subject, after=after, payload=payload, operation=name)
@@ -126,7 +129,9 @@ class Emulator:
         }
 
     def close(self) -> None:
-        """Close the store and let go of the state folder."""
+        """End the containers, close the store and let go of the state folder."""
+        self.executor.close()
+        self.scorer.close()
         self.store.close()
         self._alone.close()
 
@@ -152,6 +157,8 @@ class Emulator:
                 if error is not None:
                     event.payload["error"] = error
                 applier(self, event)
+            except OperationGoesOn:
+                return
             except OperationFailed as failed:
                 error = {"code": failed.code, "message": failed.message}
             operation["status"] = "Failed" if error else "Succeeded"
@@ -159,6 +166,9 @@ class Emulator:
             operation["percentComplete"] = 100.0
             if error:
                 operation["error"] = {**error, "details": []}
+            elif operation["_settling"][1]:
+                path, seconds = operation["_settling"]
+                self.aftermath.unsettle(path, seconds, now=self.now())
             self.store.put(OPERATION, event.operation, operation)
         finally:
             self._moment.due = None

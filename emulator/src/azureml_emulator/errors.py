@@ -7,11 +7,15 @@
     ├── Unauthorized          401
     ├── Forbidden             403
     ├── NotFound              404
+    ├── RequestTimeout        408  in text, as the proxy before a deployment says it
     ├── Conflict              409
+    ├── TooManyRequests       429
+    ├── BadGateway            502
     ├── ServiceUnavailable    503
     └── NotEmulated           501  this emulator has no such route
 
-:class:`OperationFailed` is no answer to a request: it ends a long-running operation as Failed.
+:class:`OperationFailed` and :class:`OperationGoesOn` are no answers to a request: an event raises
+them to end its long-running operation as Failed, or not to end it.
 """
 
 from __future__ import annotations
@@ -53,8 +57,8 @@ class WireError(Exception):
         self.inner = inner
         self.headers = headers or {}
 
-    def body(self) -> dict[str, Any]:
-        """Return the JSON body."""
+    def body(self) -> Any:
+        """Return the JSON body, or text as bytes."""
         return {
             "error": {
                 "code": self.code,
@@ -100,11 +104,35 @@ class NotFound(WireError):
     code = "ResourceNotFound"
 
 
+class RequestTimeout(WireError):
+    """Raised when a deployment takes longer than it may; the message is the body."""
+
+    status = 408
+
+    def body(self) -> bytes:
+        """Return text: this answer comes from a proxy that knows no JSON."""
+        return self.message.encode()
+
+
 class Conflict(WireError):
     """Raised when the resource's state forbids the change now."""
 
     status = 409
     code = "Conflict"
+
+
+class TooManyRequests(WireError):
+    """Raised when a deployment has more requests in hand than it takes at once."""
+
+    status = 429
+    code = "TooManyRequests"
+
+
+class BadGateway(WireError):
+    """Raised when what was to answer ended in the middle of it."""
+
+    status = 502
+    code = "BadGateway"
 
 
 class ServiceUnavailable(WireError):
@@ -133,3 +161,7 @@ class OperationFailed(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class OperationGoesOn(Exception):
+    """Raised by an event whose long-running operation ends with another event, still to come."""

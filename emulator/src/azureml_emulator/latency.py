@@ -1,14 +1,17 @@
-"""How long each thing takes: a table of seconds by name, chosen with ``--latency``.
+"""How long each thing takes: a table by name, chosen with ``--latency``.
 
-``instant`` is zero throughout. ``realistic`` and ``manual`` use :data:`REALISTIC`; under
-``manual`` the clock moves only by ``POST /_emulator/advance``. A path names a YAML file that
-overrides single rows of the table.
+Each row has a policy: ``immediate`` (no time), ``timed`` (the seconds of :data:`REALISTIC`, or
+others) or ``manual`` (it happens when ``POST /_emulator/advance`` names it). ``instant`` is
+immediate throughout and ``realistic`` timed; ``manual`` is timed too, on a clock that moves only by
+``POST /_emulator/advance``. A path names a YAML file, timed but for what it says of single rows, of
+a resource (``endpoint``) or of everything (``"*"``).
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -36,44 +39,78 @@ REALISTIC: dict[str, float] = {
 }
 
 
+POLICIES: dict[str, float | None] = {"immediate": 0.0, "timed": None, "manual": math.inf}
+"""The seconds that a policy puts in place of the table's; None leaves those."""
+
+_CHOICES = {"instant": "immediate", "realistic": "timed", "manual": "timed"}
+# The user of Azure says how long: nodeIdleTimeBeforeScaleDown.
+_OF_USER = "compute.scale_down"
+# Nothing happens then, so nothing could wait to be named.
+_ONLY_TIMED = "endpoint.name_reuse"
+
+
 class Latency:
     """Answers how many seconds a named thing takes.
 
     Args:
         choice: ``instant``, ``realistic``, ``manual`` or the path of a YAML file.
 
+    Attributes:
+        manual: Whether the clock stands still until it is advanced.
+
     Raises:
-        ValueError: The choice is neither a known name nor a file with a table of seconds.
+        ValueError: The choice is neither a known name nor a file with a table that makes sense.
     """
 
     def __init__(self, choice: str) -> None:
         self.manual = choice == "manual"
-        self._instant = choice == "instant"
-        self._table = dict(REALISTIC)
-        if choice not in ("instant", "realistic", "manual"):
-            self._table |= _read(Path(choice))
+        self._given = {"*": _CHOICES[choice]} if choice in _CHOICES else _read(Path(choice))
 
     def seconds(self, name: str) -> float:
-        """Return how long *name* takes, in seconds; a name that is not in the table is a bug."""
-        duration = self._table[name]
-        return 0.0 if self._instant else duration
+        """Return how long *name* takes, in seconds; infinite where it waits to be told.
 
-    def of_user(self, seconds: float) -> float:
-        """Return how long something takes that the user set to *seconds*; also 0 under instant."""
-        return 0.0 if self._instant else seconds
+        A name that is not in the table is a bug.
+        """
+        return self._chosen(name, REALISTIC[name])
+
+    def of_user(self, name: str, seconds: float) -> float:
+        """Return how long *name* takes, which the user has set to *seconds*."""
+        return self._chosen(name, seconds)
+
+    def _chosen(self, name: str, timed: float) -> float:
+        for key in (name, name.partition(".")[0], "*"):
+            if key not in self._given:
+                continue
+            value = self._given[key]
+            seconds = POLICIES[value] if isinstance(value, str) else value
+            if seconds == math.inf and name == _ONLY_TIMED:
+                return timed
+            return timed if seconds is None else seconds
+        return timed
 
 
-def _read(path: Path) -> dict[str, float]:
+def _read(path: Path) -> dict[str, str | float]:
     if not path.is_file():
         raise ValueError(f"--latency: {path} is neither instant, realistic, manual nor a file")
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"--latency: {path} is not YAML: {error}") from error
-    unknown = sorted(set(table) - set(REALISTIC)) if isinstance(table, dict) else ["(no table)"]
+    rows = {*REALISTIC, _OF_USER}
+    known = {"*", *rows, *(name.partition(".")[0] for name in rows)}
+    unknown = set(table) - known if isinstance(table, dict) else {"(no table)"}
     if unknown:
-        raise ValueError(f"--latency: {path}: unknown rows {unknown}; known: {sorted(REALISTIC)}")
-    for name, value in table.items():
-        if not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"--latency: {path}: {name} must be seconds, 0 or more, not {value!r}")
-    return {name: float(value) for name, value in table.items()}
+        said = f"unknown rows {sorted(map(str, unknown))}; known: {sorted(known)}"
+        raise ValueError(f"--latency: {path}: {said}")
+    return {name: _checked(path, name, value, name in rows) for name, value in table.items()}
+
+
+def _checked(path: Path, name: str, value: Any, single: bool) -> str | float:
+    policies = [one for one in POLICIES if (name, one) != (_ONLY_TIMED, "manual")]
+    if value in policies:
+        return str(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if single and number and 0 <= value < math.inf:
+        return float(value)
+    accepted = " or ".join(["seconds, 0 or more,", *policies] if single else policies)
+    raise ValueError(f"--latency: {path}: {name} must be {accepted}, not {value!r}")

@@ -1,12 +1,14 @@
 """The meter: every billable resource ever made, when it began and stopped billing, at what price.
 
-Entries are only ever added. An endpoint without a deployment costs nothing, yet it is listed at a
-price of zero: one that is left behind is a mistake all the same.
+Entries are only ever added: triggers in the database refuse everything else, whoever asks. An
+endpoint without a deployment costs nothing, yet it is listed at a price of zero: one that is left
+behind is a mistake all the same.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from .clock import iso
@@ -14,10 +16,16 @@ from .store import Store
 
 
 class Ledger:
-    """The meters, kept in *store*."""
+    """The meters, kept in *store*.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: Where.
+        stopped: Called when a meter has stopped: what it metered is free for others.
+    """
+
+    def __init__(self, store: Store, stopped: Callable[[], None] = lambda: None) -> None:
         self._store = store
+        self._stopped = stopped
 
     def open(
         self, resource: str, kind: str, *, at: float, sku: str, quantity: int, usd_per_hour: float
@@ -41,6 +49,7 @@ class Ledger:
         for meter in self._fold():
             if meter["resource"].lower() == resource.lower() and meter["_stopped"] is None:
                 self._add(at, "stopped", meter["meter"], resource, {"reason": reason})
+                self._stopped()
 
     def report(self, *, now: float) -> dict[str, Any]:
         """Return ``{"meters": [...], "open": n, "usd": total}`` as it stands at *now*."""

@@ -67,16 +67,17 @@ class Call:
             raise BadRequest("The request body is not a JSON object.", code="InvalidRequestContent")
         return value
 
-    def number(self, name: str, default: int) -> int:
+    def number(self, name: str, default: int, *, least: int = 0) -> int:
         """Return the query's *name* as a whole number, or *default* where it is not given.
 
         Raises:
-            BadRequest: It is no whole number of 0 or more.
+            BadRequest: It is no whole number of *least* or more.
         """
         text = self.query.get(name, str(default))
-        if not text.isdecimal():
+        # 18 digits: what SQLite and a list's length can hold.
+        if not text.isdecimal() or len(text) > 18 or int(text) < least:
             raise BadRequest(
-                f"The query parameter {name} is {text!r}, not a whole number.",
+                f"The query parameter {name} is {text!r}, not a whole number of {least} or more.",
                 code="InvalidQueryParameterValue",
                 target=name,
             )

@@ -10,12 +10,13 @@ from types import TracebackType
 
 import uvicorn
 
+from . import services
 from .app import App
+from .delivery import FLUSH_SECONDS, Scope
 from .emulator import Emulator
 
-# How long a stop waits for requests in progress, and for their answers to be on the wire.
+# How long a stop waits for requests in progress.
 _FINISH_SECONDS = 0.5
-_FLUSH_SECONDS = 0.02
 
 
 class Server:
@@ -44,7 +45,7 @@ class Server:
         self._failure: BaseException | None = None
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
-                App(emulator),
+                App(emulator, self._connection),
                 loop="asyncio",
                 http="h11",
                 ws="none",
@@ -65,6 +66,7 @@ class Server:
         Raises:
             RuntimeError: It could not start; the cause says why.
         """
+        services.recover(self.emulator)
         self._serving.start()
         self._ticking.start()
         while not self._uvicorn.started:
@@ -96,6 +98,13 @@ class Server:
     ) -> None:
         self.stop()
 
+    def _connection(self, scope: Scope) -> asyncio.Transport | None:
+        for connection in self._uvicorn.server_state.connections:
+            if connection.client == scope["client"]:  # type: ignore[union-attr]
+                transport: asyncio.Transport = connection.transport
+                return None if transport.is_closing() else transport
+        return None
+
     def _serve(self) -> None:
         try:
             self._uvicorn.run(sockets=[self._socket])
@@ -123,7 +132,7 @@ class _Uvicorn(uvicorn.Server):
         deadline = loop.time() + _FINISH_SECONDS
         while self.server_state.tasks and loop.time() < deadline:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(_FLUSH_SECONDS)
+        await asyncio.sleep(FLUSH_SECONDS)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 

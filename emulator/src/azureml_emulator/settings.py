@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 TENANT_ID = "00000000-0000-4000-8000-0000000000aa"
@@ -25,6 +28,18 @@ REGISTRY_ID = (
 )
 
 
+def default_cache() -> Path:
+    """Return where weights that were converted once are kept: for the user, not for a state.
+
+    ``AZUREML_EMULATOR_CACHE``, or else a folder in the platform's place for such things.
+    """
+    if chosen := os.environ.get("AZUREML_EMULATOR_CACHE"):
+        return Path(chosen).absolute()
+    home = Path.home()
+    platform = home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or platform) / "azureml-emulator"
+
+
 @dataclass(frozen=True)
 class Settings:
     """How this emulator behaves.
@@ -32,16 +47,22 @@ class Settings:
     Args:
         state: The folder that keeps everything; made if it is not there.
         port: TCP port on 127.0.0.1, or 0 for any free one.
-        jobs: ``scripted`` plays a script of states and log lines instead of training.
+        jobs: ``train`` trains and replies for real; ``scripted`` plays a script of states and log
+            lines instead.
         latency: ``instant``, ``realistic``, ``manual``, or the path of a YAML file of seconds.
         catalog: ``today``, ``2024``, or the path of a YAML file.
+        weights: Folders with a Hugging Face model, by the name of the registry's model that they
+            back.
+        cache: Where weights that were converted once are kept.
     """
 
     state: Path
     port: int = 0
-    jobs: str = "scripted"
+    jobs: str = "train"
     latency: str = "instant"
     catalog: str = "today"
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    cache: Path = field(default_factory=default_cache)
 
     @property
     def database(self) -> Path:
@@ -52,6 +73,11 @@ class Settings:
     def blobs(self) -> Path:
         """The folder with the storage account's containers."""
         return self.state / "blobs"
+
+    @property
+    def steps(self) -> Path:
+        """The folder with what running steps write."""
+        return self.state / "steps"
 
     @property
     def deployments(self) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,14 @@ CREATE TABLE IF NOT EXISTS ledger (
     resource TEXT NOT NULL COLLATE NOCASE,
     details TEXT NOT NULL
 );
+CREATE TRIGGER IF NOT EXISTS ledger_no_update BEFORE UPDATE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS ledger_no_delete BEFORE DELETE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+-- INSERT OR REPLACE deletes without asking the trigger above.
+CREATE TRIGGER IF NOT EXISTS ledger_no_replace BEFORE INSERT ON ledger
+WHEN NEW.seq <= (SELECT max(seq) FROM ledger) AND NEW.seq > 0
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TABLE IF NOT EXISTS requests (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL NOT NULL,
@@ -77,6 +85,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
         self._depth = 0
+        self._after: list[Callable[[], object]] = []
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -96,10 +105,20 @@ class Store:
                 self._depth -= 1
                 if self._depth == 0:
                     self._db.execute("ROLLBACK")
+                    self._after.clear()
                 raise
             self._depth -= 1
             if self._depth == 0:
                 self._db.execute("COMMIT")
+                after, self._after = self._after, []
+                for act in after:
+                    act()
+
+    def after_commit(self, act: Callable[[], object]) -> None:
+        """Do *act* once the transaction that goes on has been kept, before anyone sees it."""
+        with self._lock:
+            assert self._depth, "there is no transaction"
+            self._after.append(act)
 
     def execute(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Run one statement and return its rows."""

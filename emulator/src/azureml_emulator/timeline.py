@@ -1,12 +1,15 @@
 """What will happen, and when: a durable list of events that survives a restart.
 
 A service schedules an event and names, in its ``EVENTS`` table, the function that applies it. An
-event may carry a long-running operation, which ends when the event has been applied.
+event may carry a long-running operation, which ends when the event has been applied. An event that
+is due at no moment (``math.inf``) waits to be released by hand.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,17 +66,17 @@ class Timeline:
         rows = self._store.execute(
             "SELECT * FROM events WHERE state = 'pending' ORDER BY due, id LIMIT 1"
         )
-        if not rows:
-            return None
-        row = rows[0]
-        return Event(
-            row["id"],
-            row["due"],
-            row["kind"],
-            row["subject"],
-            json.loads(row["payload"]),
-            row["operation"],
-        )
+        return _event(rows[0]) if rows else None
+
+    def pending(self) -> list[Event]:
+        """Return every event that has not happened, the earliest first."""
+        rows = self._store.execute("SELECT * FROM events WHERE state = 'pending' ORDER BY due, id")
+        return [_event(row) for row in rows]
+
+    def release(self, event: Event, *, due: float) -> None:
+        """Let *event*, which waits by hand, be due at that moment."""
+        assert event.due == math.inf, event
+        self._store.execute("UPDATE events SET due = ? WHERE id = ?", due, event.id)
 
     def done(self, event: Event) -> None:
         """Say that *event* has happened."""
@@ -88,3 +91,8 @@ class Timeline:
             len(kind_prefix),
             kind_prefix,
         )
+
+
+def _event(row: sqlite3.Row) -> Event:
+    payload = json.loads(row["payload"])
+    return Event(row["id"], row["due"], row["kind"], row["subject"], payload, row["operation"])

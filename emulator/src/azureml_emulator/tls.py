@@ -37,5 +37,8 @@ def certificates(folder: Path) -> Certificates:
     found.key.touch(mode=0o600)
     found.key.write_bytes(server.private_key_pem.bytes())
     public = Path(certifi.where()).read_bytes()
-    found.bundle.write_bytes(authority.cert_pem.bytes() + b"\n" + public)
+    # The last of the three, and whole or not at all: it says that the others are there.
+    part = found.bundle.with_suffix(".part")
+    part.write_bytes(authority.cert_pem.bytes() + b"\n" + public)
+    part.replace(found.bundle)
     return found

@@ -84,6 +84,10 @@ class Tokens:
 
 def _secret(path: Path) -> str:
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(32), encoding="utf-8")
+        # Whole or not at all: a kill must leave no empty secret behind.
+        part = path.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        part.touch(mode=0o600)
+        part.write_text(secrets.token_urlsafe(32), encoding="utf-8")
+        part.replace(path)
     return path.read_text(encoding="utf-8")

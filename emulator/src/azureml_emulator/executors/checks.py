@@ -14,6 +14,18 @@ from . import Step
 FILE_TYPES = ("uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model")
 
 
+def problem(step: Step, exists: Callable[[str], bool]) -> str | None:
+    """Return one sentence about why *step* cannot do its work, or None.
+
+    Args:
+        step: Any step; the validation and the training have something to find wrong.
+        exists: Says whether a file or model is there.
+    """
+    if step.kind == "validation":
+        return first_problem(step, exists)
+    return gpu_problem(step) if step.kind == "finetune" else None
+
+
 def first_problem(step: Step, exists: Callable[[str], bool]) -> str | None:
     """Return one sentence about the first input that cannot be used, or None.
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from . import Host, Step
-from .checks import first_problem, gpu_problem
+from . import Host, Step, strike
+from .checks import problem
 
 TRAINING_POINTS = 10
 
@@ -41,15 +41,18 @@ class ScriptedExecutor:
         """Play the first beat."""
         self.wake(host, step, 0)
 
+    def recover(self, host: Host, step: Step) -> None:
+        """Do nothing: the next beat is an event, which outlives the emulator."""
+
     def wake(self, host: Host, step: Step, beat: int) -> None:
         """Play beat number *beat*, and ask for the next or end the step."""
-        if beat == 0 and (problem := _problem(host, step)):
-            host.log(step, f"{problem}\n")
-            host.end(step, "Failed", message=problem)
+        if beat == 0 and (wrong := problem(step, host.exists)):
+            host.log(step, f"{wrong}\n")
+            host.end(step, "Failed", message=wrong)
             return
         beats = script(step, rows=_training_rows(host, step))
         if step.fault is not None and beat == len(beats) // 2:
-            self._fail(host, step)
+            strike(host, step)
             return
         if beat < len(beats):
             host.log(step, beats[beat].text)
@@ -65,11 +68,8 @@ class ScriptedExecutor:
     def stop(self, host: Host, step: Step) -> None:
         """Stop: nothing of this step lives outside the timeline."""
 
-    def _fail(self, host: Host, step: Step) -> None:
-        assert step.fault is not None
-        message = str(step.fault.get("message", "A fault rule ended this step."))
-        host.log(step, f"{message}\n")
-        host.end(step, step.fault["status"], message=message)
+    def close(self) -> None:
+        """Close: nothing runs."""
 
 
 def script(step: Step, *, rows: int) -> list[Beat]:
@@ -79,13 +79,13 @@ def script(step: Step, *, rows: int) -> list[Beat]:
         step: The step.
         rows: Rows of the training file.
     """
-    if "validation" in step.key:
+    if step.kind == "validation":
         return _validation(step)
-    if "model_import" in step.key:
+    if step.kind == "model_import":
         return _model_import(step)
-    if "preprocess" in step.key:
+    if step.kind == "preprocess":
         return _preprocess(step, rows)
-    if "finetune" in step.key:
+    if step.kind == "finetune":
         return _finetune(step, rows)
     return _convert(step)
 
@@ -97,12 +97,6 @@ def files(step: Step, output: str) -> dict[str, bytes]:
         return _mlflow_model(step, base)
     note = {"component": step.component, "job": step.job, "base_model": base, "scripted": True}
     return {f"{output}.json": json.dumps(note, indent=2).encode()}
-
-
-def _problem(host: Host, step: Step) -> str | None:
-    if "validation" in step.key:
-        return first_problem(step, host.exists)
-    return gpu_problem(step) if step.key.endswith("finetune") else None
 
 
 def _training_rows(host: Host, step: Step) -> int:

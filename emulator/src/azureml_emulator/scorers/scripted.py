@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..clock import Clock, iso
 from ..store import Document
-from . import Scored
+from . import Health, Scored
 
 _ROLES = ("system", "user", "assistant")
 _ECHO_LENGTH = 80
@@ -26,15 +27,22 @@ class Scripted:
         self._folder = folder
         self._clock = clock
 
-    def start(self, deployment: Document) -> None:
-        """Write what a container writes when it comes up."""
-        model, version = _model(deployment)
+    def start(self, deployment: Document, model: Document, settled: Callable[[], None]) -> None:
+        """Write what a container writes when it comes up, which it is at once."""
         self._folder.mkdir(exist_ok=True)
         self._path(deployment).write_text("", encoding="utf-8")
-        self._write(deployment, f"azmlinfsrv - Model {model}:{version}; its replies are scripted")
+        name, version = _model(deployment)
+        self._write(deployment, f"azmlinfsrv - Model {name}:{version}; its replies are scripted")
         self._write(deployment, "azmlinfsrv.user_script - Invoking user's init function")
         self._write(deployment, "azmlinfsrv.user_script - Users's init has completed successfully")
         self._write(deployment, "gunicorn.error - Listening at: http://0.0.0.0:31311")
+
+    def recover(self, deployment: Document, model: Document, settled: Callable[[], None]) -> None:
+        """Do nothing: its log is still there."""
+
+    def health(self, deployment: Document) -> Health:
+        """Return that all is well."""
+        return Health("ready")
 
     def score(self, deployment: Document, body: bytes) -> Scored:
         """Answer ``{"output": reply}``, or a list of them for several conversations."""
@@ -55,6 +63,9 @@ class Scripted:
     def stop(self, deployment: Document) -> None:
         """Remove the log."""
         self._path(deployment).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Do nothing: nothing runs."""
 
     def _path(self, deployment: Document) -> Path:
         endpoint, _, name = deployment["id"].rsplit("/", 3)[1:]

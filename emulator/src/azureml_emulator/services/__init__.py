@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from ..emulator import Applier
+from ..emulator import Applier, Emulator
 from ..routing import Route
 
 NAMES = (
@@ -46,6 +46,12 @@ def events() -> dict[str, Applier]:
                 raise ValueError(f"two services claim the event {kind}")
             found[kind] = applier
     return found
+
+
+def recover(emulator: Emulator) -> None:
+    """Take up what was under way when the last emulator on this state folder ended."""
+    for name in ("storage", "steps", "deployments"):
+        _module(name).recover(emulator)
 
 
 def _module(name: str) -> ModuleType:

@@ -83,6 +83,27 @@ def locate(emulator: Emulator, uri: str) -> Path | None:
     return None
 
 
+def model_at(emulator: Emulator, uri: str) -> Document:
+    """Return what is known of the model at *uri*, the id of one or the address of a folder.
+
+    Returns:
+        ``id``, ``name``, ``version``, ``weights`` (what backs a model of the registry, see
+        :mod:`~azureml_emulator.weights`) and ``folder`` (with its files, for any other); None for
+        what there is not.
+    """
+    model: Document = {"id": uri, "name": uri, "version": "", "weights": None, "folder": None}
+    folder = uri
+    if match := _REGISTRY_MODEL.fullmatch(uri):
+        weights = emulator.catalog.weights(match[1], match[2])
+        return model | {"name": match[1], "version": match[2], "weights": weights}
+    if kept := find_model(emulator, uri):
+        name, version = kept["id"].split("/models/")[1].split("/versions/")
+        model |= {"name": name, "version": version}
+        folder = kept["properties"]["modelUri"]
+    found = locate(emulator, folder)
+    return model | {"folder": None if found is None else str(found)}
+
+
 def read(emulator: Emulator, folder: str, path: str) -> bytes | None:
     """Return the bytes of the file *path* in the folder with the address *folder*, or None."""
     found = blob_of(folder)
@@ -94,3 +115,12 @@ def write(emulator: Emulator, folder: str, path: str, data: bytes) -> None:
     found = blob_of(folder)
     assert found is not None, folder
     storage.write_blob(emulator, found[0], f"{found[1]}/{path}", data)
+
+
+def adopt(emulator: Emulator, folder: str, files: Path) -> None:
+    """Move the files below *files* to the folder with the address *folder*."""
+    found = blob_of(folder)
+    assert found is not None, folder
+    for file in sorted(path for path in files.rglob("*") if path.is_file()):
+        name = f"{found[1]}/{file.relative_to(files).as_posix()}"
+        storage.adopt_blob(emulator, found[0], name, file)

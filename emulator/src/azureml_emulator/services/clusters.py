@@ -8,6 +8,7 @@ as in Azure: the operation fails, and the cluster stays, Failed.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..routing import WORKSPACE, Call, Reply, Route
 from ..settings import WORKSPACE_ID
 from ..store import Document, public
 from ..timeline import Event
-from . import compute
+from . import compute, steps
 
 _TYPE = "Microsoft.MachineLearningServices/workspaces/computes"
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9-]{1,30})[A-Za-z0-9]")
@@ -262,9 +263,11 @@ def _created(emulator: Emulator, event: Event) -> None:
     if refusal is None:
         properties["provisioningState"] = "Succeeded"
         compute.bill(emulator, cluster)
+        steps.serve_waiting(emulator)
         return
     properties |= {"provisioningState": "Failed", "provisioningErrors": [{"error": refusal}]}
     compute.save(emulator, cluster)
+    steps.serve_waiting(emulator)
     if "error" not in event.payload:
         raise OperationFailed(refusal["code"], refusal["message"])
 
@@ -275,6 +278,7 @@ def _updated(emulator: Emulator, event: Event) -> None:
     if "error" not in event.payload:
         cluster["properties"]["properties"]["scaleSettings"] = event.payload["scaleSettings"]
     compute.bill(emulator, cluster)
+    steps.serve_waiting(emulator)
 
 
 def _deleted(emulator: Emulator, event: Event) -> None:
@@ -286,11 +290,14 @@ def _deleted(emulator: Emulator, event: Event) -> None:
     emulator.timeline.cancel(cluster["id"])
     emulator.ledger.close(cluster["id"], at=emulator.now(), reason="deleted")
     emulator.store.delete(compute.KIND, cluster["id"])
+    steps.serve_waiting(emulator)
 
 
 def _scaled_down(emulator: Emulator, event: Event) -> None:
     cluster = _subject(emulator, event)
-    cluster["_idle"] = [until for until in cluster["_idle"] if until > emulator.now()]
+    # Nodes that idle for ever were waiting for this event to be released by hand.
+    still = [until for until in cluster["_idle"] if emulator.now() < until < math.inf]
+    cluster["_idle"] = still
     compute.bill(emulator, cluster)
 
 

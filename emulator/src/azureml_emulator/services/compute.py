@@ -19,6 +19,9 @@ LOW_PRIORITY_CORES = "TotalLowPriorityCores"
 LOW_PRIORITY_FACTOR = 0.2
 """What a low-priority node costs of a dedicated one: the docs say up to 80 % less."""
 
+# An update is one of how it scales: the nodes that there are go on.
+_UP = ("Succeeded", "Updating")
+
 DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.\d+)?S)?)?")
 
 
@@ -52,15 +55,20 @@ def acquire_nodes(emulator: Emulator, name: str, nodes: int, owner: str) -> bool
         owner: Who releases them; a second acquisition of his adds nothing.
 
     Returns:
-        False if there are not so many free, or no such cluster.
+        False if there are not so many free, the quota has not so many cores left, the cluster is
+        not up yet, or there is none.
     """
     cluster = find(emulator, name)
-    if cluster is None:
+    if cluster is None or cluster["properties"]["provisioningState"] not in _UP:
         return False
     held = cluster["_held"]
     if owner in held:
         return True
-    if sum(held.values()) + nodes > max_nodes(cluster):
+    busy = sum(held.values()) + nodes
+    if busy > max_nodes(cluster):
+        return False
+    started = max(busy - cluster["_billed"], 0)
+    if not has_cores(emulator, pool(emulator, cluster), started, size(cluster)):
         return False
     held[owner] = nodes
     cluster["_idle"] = cluster["_idle"][nodes:]
@@ -74,7 +82,8 @@ def release_nodes(emulator: Emulator, name: str, owner: str) -> None:
     nodes = 0 if cluster is None else cluster["_held"].pop(owner, 0)
     if cluster is None or not nodes:
         return
-    idle = emulator.latency.of_user(_seconds(_scale(cluster)["nodeIdleTimeBeforeScaleDown"]))
+    wanted = _seconds(_scale(cluster)["nodeIdleTimeBeforeScaleDown"])
+    idle = emulator.latency.of_user("compute.scale_down", wanted)
     cluster["_idle"] += [emulator.now() + idle] * nodes
     bill(emulator, cluster)
     emulator.schedule("compute.scale_down", cluster["id"], after=idle)
@@ -100,20 +109,44 @@ def bill(emulator: Emulator, cluster: Document) -> None:
 
 def quota_refusal(emulator: Emulator, cluster: Document) -> Document | None:
     """Return the error of a cluster that could not have as much as one node, or None."""
-    sold = emulator.catalog.sizes[size(cluster).lower()]
-    low = _is_low_priority(cluster)
-    pool = LOW_PRIORITY_CORES if low else sold["family"]
-    limit = emulator.catalog.quotas.get(pool, 0)
+    sold, taken = emulator.catalog.sizes[size(cluster).lower()], pool(emulator, cluster)
     nodes = max(_scale(cluster)["minNodeCount"], 1)
-    if cores_in_use(emulator, pool) + nodes * sold["vcpus"] <= limit:
+    if has_cores(emulator, taken, nodes, sold["name"]):
         return None
-    quota = "total low priority" if low else f"Standard {family_name(pool)} family"
     message = (
-        f"The specified subscription has a {quota} vCPU quota of {limit} and cannot accommodate "
+        f"The specified subscription has a {_quota_name(emulator, taken)} and cannot accommodate "
         f"for at least {nodes} requested managed compute nodes which maps to "
         f"{nodes * sold['vcpus']} vCPUs."
     )
     return {"code": "ClusterMinNodesExceedCoreQuota", "message": message}
+
+
+def quota_problem(emulator: Emulator, pool: str, nodes: int, sku: str) -> str | None:
+    """Return why *nodes* of the size *sku* can never be had, whatever else is in use, or None."""
+    cores = nodes * emulator.catalog.sizes[sku.lower()]["vcpus"]
+    if cores <= emulator.catalog.quotas.get(pool, 0):
+        return None
+    quota = _quota_name(emulator, pool)
+    return f"The specified subscription has a {quota}, which {nodes} nodes of {sku} exceed."
+
+
+def pool(emulator: Emulator, cluster: Document) -> str:
+    """Return the quota of which *cluster* takes its cores: a family or low priority's."""
+    if _is_low_priority(cluster):
+        return LOW_PRIORITY_CORES
+    return str(emulator.catalog.sizes[size(cluster).lower()]["family"])
+
+
+def _quota_name(emulator: Emulator, pool: str) -> str:
+    low = pool == LOW_PRIORITY_CORES
+    spoken = "total low priority" if low else f"Standard {family_name(pool)} family"
+    return f"{spoken} vCPU quota of {emulator.catalog.quotas.get(pool, 0)}"
+
+
+def has_cores(emulator: Emulator, pool: str, nodes: int, sku: str) -> bool:
+    """Return whether the quota *pool* has cores left for *nodes* more nodes of the size *sku*."""
+    cores = nodes * emulator.catalog.sizes[sku.lower()]["vcpus"]
+    return not cores or cores_in_use(emulator, pool) + cores <= emulator.catalog.quotas.get(pool, 0)
 
 
 def cores_in_use(emulator: Emulator, pool: str) -> int:

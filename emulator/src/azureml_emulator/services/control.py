@@ -1,13 +1,15 @@
-"""The emulator's own routes, under ``/_emulator/``: ledger, requests, faults, time."""
+"""The emulator's own routes, under ``/_emulator/``: ledger, requests, faults, timeline, time."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from ..clock import ManualClock
+from ..clock import ManualClock, iso
 from ..emulator import CLOCK, Applier, Emulator
 from ..errors import BadRequest
 from ..routing import Call, Reply, Route
+from ..timeline import Event
 
 
 def get_ledger(emulator: Emulator, call: Call) -> Reply:
@@ -17,9 +19,7 @@ def get_ledger(emulator: Emulator, call: Call) -> Reply:
 
 def get_requests(emulator: Emulator, call: Call) -> Reply:
     """Answer with the requests since the number ``?after=`` (0 if not given), oldest first."""
-    after = call.query.get("after", "0")
-    if not after.isdigit():
-        raise BadRequest(f"after must be the number of a request, not {after!r}.")
+    after = call.number("after", 0)
     rows = emulator.store.execute("SELECT * FROM requests WHERE seq > ? ORDER BY seq", after)
     return Reply({"requests": [dict(row) for row in rows]})
 
@@ -30,20 +30,70 @@ def get_faults(emulator: Emulator, call: Call) -> Reply:
 
 
 def put_faults(emulator: Emulator, call: Call) -> Reply:
-    """Replace the fault rules with ``{"rules": [...]}``."""
+    """Replace the fault rules with ``{"rules": [...]}``; what the old ones did passes at once."""
     rules = call.json().get("rules")
     if not isinstance(rules, list):
         raise BadRequest('The body must be {"rules": [...]}.', target="rules")
     emulator.faults.replace(rules)
+    emulator.aftermath.clear()
     return Reply({"rules": emulator.faults.rules()})
 
 
+def get_timeline(emulator: Emulator, call: Call) -> Reply:
+    """Answer with what will happen, the earliest first; ``due`` is null for what waits by hand."""
+    events = [
+        {
+            "kind": event.kind,
+            "resource": event.subject,
+            "due": None if event.due == math.inf else iso(event.due),
+        }
+        for event in emulator.timeline.pending()
+    ]
+    return Reply({"now": iso(emulator.now()), "events": events})
+
+
 def advance(emulator: Emulator, call: Call) -> Reply:
-    """Move the clock forward by ``{"seconds": s}``; only under ``--latency manual``."""
+    """Move the clock, or let happen what waits by hand.
+
+    ``{"seconds": s}`` moves the clock forward; only under ``--latency manual``. ``{"kind": k,
+    "resource": r}``, or one of the two, releases the events of that kind (``endpoint.delete``, or
+    ``endpoint`` for all of its) and of that resource, an ARM id or the end of one.
+    """
+    body = call.json()
+    if unknown := sorted(set(body) - {"seconds", "kind", "resource"}):
+        raise BadRequest(f"Unknown fields {unknown}; known: seconds, kind, resource.")
+    if set(body) & {"kind", "resource"}:
+        if "seconds" in body:
+            raise BadRequest("Say either seconds, or the kind and resource of what waits by hand.")
+        return _release(emulator, body)
+    return _advance(emulator, body.get("seconds"))
+
+
+def _release(emulator: Emulator, body: dict[str, Any]) -> Reply:
+    kind, resource = body.get("kind", ""), body.get("resource", "")
+    if not isinstance(kind, str) or not isinstance(resource, str):
+        raise BadRequest("kind and resource must be text.")
+    with emulator.store.transaction():
+        chosen = [one for one in emulator.timeline.pending() if _waits(one, kind, resource)]
+        for event in chosen:
+            emulator.timeline.release(event, due=emulator.now())
+    emulator.settle()
+    released = [{"kind": event.kind, "resource": event.subject} for event in chosen]
+    return Reply({"now": emulator.now(), "released": released})
+
+
+def _waits(event: Event, kind: str, resource: str) -> bool:
+    of_kind = not kind or f"{event.kind}.".startswith(f"{kind}.")
+    end = f"/{resource.lstrip('/')}".lower()
+    of_resource = not resource or f"/{event.subject}".lower().endswith(end)
+    return event.due == math.inf and of_kind and of_resource
+
+
+def _advance(emulator: Emulator, seconds: Any) -> Reply:
     if not isinstance(emulator.clock, ManualClock):
         raise BadRequest("The clock runs by itself; start the emulator with --latency manual.")
-    seconds = call.json().get("seconds")
-    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not 0 <= seconds < math.inf:
         raise BadRequest(f"seconds must be a number, 0 or more, not {seconds!r}.")
     emulator.clock.advance(seconds)
     emulator.store.put(CLOCK, CLOCK, {"now": emulator.clock.now()})
@@ -56,6 +106,7 @@ ROUTES = [
     Route("GET", "/_emulator/requests", get_requests, auth="none"),
     Route("GET", "/_emulator/faults", get_faults, auth="none"),
     Route("PUT", "/_emulator/faults", put_faults, auth="none"),
+    Route("GET", "/_emulator/timeline", get_timeline, auth="none"),
     Route("POST", "/_emulator/advance", advance, auth="none", exclusive=False),
 ]
 EVENTS: dict[str, Applier] = {}

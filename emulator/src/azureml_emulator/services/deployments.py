@@ -5,18 +5,16 @@ A deployment that failed keeps its instances, and its meter, until it is deleted
 
 from __future__ import annotations
 
-import math
-import re
+from functools import partial
 
 from ..clock import iso
 from ..emulator import Applier, Emulator
-from ..errors import BadRequest, Conflict, NotEmulated, NotFound
+from ..errors import BadRequest, Conflict, NotFound, OperationFailed, OperationGoesOn
 from ..routing import WORKSPACE, Call, Reply, Route
-from ..settings import REGISTRY_NAME, WORKSPACE_ID
 from ..store import Document, public
 from ..timeline import Event
-from .artifacts import MODEL
-from .compute import cores_in_use
+from . import artifacts
+from .deployment_checks import check_quota, checked, sku_of
 from .serving import (
     DEPLOYMENT,
     ENDPOINT,
@@ -27,38 +25,12 @@ from .serving import (
     only_location,
     page,
     refuse_if_busy,
-    refused,
     save,
     state,
     system_data,
 )
 
-LONGEST_REQUEST_SECONDS = 180.0
-
-_REFUSED = "InferencingClientCreateDeploymentFailed"
-_PROBE = {
-    "failureThreshold": 30,
-    "successThreshold": 1,
-    "timeout": "PT2S",
-    "period": "PT10S",
-    "initialDelay": "PT10S",
-}
-_REQUESTS = {
-    "maxQueueWait": "PT0.5S",
-    "requestTimeout": "PT5S",
-    "maxConcurrentRequestsPerInstance": 1,
-}
-_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 _CONTAINERS = ("InferenceServer", "StorageInitializer")
-_MODEL_ID = re.compile(
-    rf"(?:azureml:)?{re.escape(WORKSPACE_ID)}/models/([^/]+)/versions/([^/]+)", re.IGNORECASE
-)
-_REGISTRY_MODEL_ID = re.compile(
-    rf"azureml://registries/{REGISTRY_NAME}/models/([^/]+)/versions/([^/]+)", re.IGNORECASE
-)
-# Sizes for which Azure keeps no 20 % of quota back for upgrades:
-# https://learn.microsoft.com/azure/machine-learning/reference-managed-online-endpoints-vm-sku-list
-_NO_RESERVE = re.compile(r"_(A100|H100)_|_nd96asr_v4|_nd40rs_v2", re.IGNORECASE)
 
 
 def put_deployment(emulator: Emulator, call: Call) -> Reply:
@@ -66,14 +38,14 @@ def put_deployment(emulator: Emulator, call: Call) -> Reply:
     endpoint, name = get_endpoint(emulator, call.params["endpoint"]), call.params["deployment"]
     body = call.json()
     check_name(name, "deployment")
-    wanted = _checked(emulator, body)
+    wanted = checked(emulator, body)
     found = emulator.store.get(DEPLOYMENT, _id(endpoint, name))
     refuse_if_busy(endpoint)
     if not endpoint["_provisioned"]:
         raise Conflict(f"The endpoint {endpoint['name']} was never brought up: delete it.")
     if found is not None:
         refuse_if_busy(found)
-    _check_quota(emulator, found, wanted)
+    check_quota(emulator, found, wanted)
     document: Document = found or {
         "id": _id(endpoint, name),
         "name": name,
@@ -103,8 +75,8 @@ def patch_deployment(emulator: Emulator, call: Call) -> Reply:
     if "tags" in body:
         document["tags"] = check_tags(body)
     if "sku" in body:
-        document["sku"] = _sku(body)
-        _check_quota(emulator, document, document)
+        document["sku"] = sku_of(body)
+        check_quota(emulator, document, document)
     headers = _begin(emulator, call, document, "deployment.update", "Updating")
     _meter(emulator, document)
     return Reply(b"null", 202, only_location(headers))
@@ -176,123 +148,6 @@ def _traffic(endpoint: Document, name: str) -> int:
     return sum(percent for key, percent in traffic.items() if key.lower() == name.lower())
 
 
-def _checked(emulator: Emulator, body: Document) -> Document:
-    """Return ``sku`` and ``properties`` as Azure keeps them, defaults filled in, or refuse them."""
-    given = body.get("properties")
-    if not isinstance(given, dict):
-        raise BadRequest("The deployment has no properties.", target="properties")
-    if given.get("endpointComputeType") != "Managed":
-        raise NotEmulated(
-            f"endpointComputeType {given.get('endpointComputeType')} is not emulated, only Managed."
-        )
-    size = emulator.catalog.sizes.get(str(given.get("instanceType")).lower())
-    if size is None:
-        raise refused(
-            _REFUSED,
-            "VmSize",
-            f"The VM size {given.get('instanceType')} is not supported for managed online "
-            f"endpoints in {emulator.catalog.location}.",
-        )
-    scale = given.get("scaleSettings") or {"scaleType": "Default"}
-    if scale.get("scaleType") != "Default":
-        raise BadRequest("A managed deployment takes only the scaleType Default.")
-    properties = {
-        "description": given.get("description"),
-        "properties": given.get("properties") or {},
-        "codeConfiguration": given.get("codeConfiguration"),
-        "environmentId": given.get("environmentId"),
-        "environmentVariables": given.get("environmentVariables") or {},
-        "scaleSettings": scale,
-        "requestSettings": _request_settings(given.get("requestSettings") or {}),
-        "modelMountPath": given.get("modelMountPath"),
-        "appInsightsEnabled": bool(given.get("appInsightsEnabled")),
-        "livenessProbe": _PROBE | (given.get("livenessProbe") or {}),
-        "readinessProbe": _PROBE | (given.get("readinessProbe") or {}),
-        "instanceType": size["name"],
-        "model": _model(emulator, given),
-        "egressPublicNetworkAccess": given.get("egressPublicNetworkAccess") or "Enabled",
-        "endpointComputeType": "Managed",
-    }
-    return {"sku": _sku(body), "properties": properties}
-
-
-def _sku(body: Document) -> Document:
-    count = (body.get("sku") or {}).get("capacity")
-    if not isinstance(count, int) or count < 1:
-        raise BadRequest("sku.capacity must be a whole number, 1 or more.", target="sku.capacity")
-    return {"name": "Default", "tier": "Standard", "capacity": count}
-
-
-def _request_settings(given: Document) -> Document:
-    settings = _REQUESTS | {name: value for name, value in given.items() if value is not None}
-    found = _DURATION.fullmatch(str(settings["requestTimeout"]))
-    if found is None:
-        raise BadRequest(
-            f"requestSettings.requestTimeout {settings['requestTimeout']!r} is no duration.",
-            target="requestSettings.requestTimeout",
-        )
-    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    if not 0 < total <= LONGEST_REQUEST_SECONDS:
-        raise BadRequest(
-            f"requestSettings.requestTimeout is {total:g} seconds; it must be more than 0 and at "
-            f"most {LONGEST_REQUEST_SECONDS:g}.",
-            target="requestSettings.requestTimeout",
-        )
-    return settings
-
-
-def _model(emulator: Emulator, given: Document) -> str:
-    """Return the id of a model that the workspace or the registry has, or refuse it."""
-    model = given.get("model")
-    if not model:
-        raise BadRequest("The deployment has no model.", target="properties.model")
-    kind = None
-    if found := _MODEL_ID.fullmatch(model):
-        model = f"{WORKSPACE_ID}/models/{found[1]}/versions/{found[2]}"
-        kept = emulator.store.get(MODEL, model)
-        kind = kept["properties"]["modelType"] if kept else None
-    elif found := _REGISTRY_MODEL_ID.fullmatch(model):
-        wanted = (found[1].lower(), found[2])
-        for one in emulator.catalog.models:
-            if (one["name"].lower(), one["version"]) == wanted:
-                kind = one["type"]
-    if kind is None:
-        raise BadRequest(f"The model {model} was not found.", target="properties.model")
-    if kind != "mlflow_model" and not given.get("environmentId"):
-        raise BadRequest(
-            f"The model {model} is a {kind}: only an mlflow_model is deployed without environment.",
-            target="properties.environmentId",
-        )
-    return str(model)
-
-
-def _check_quota(emulator: Emulator, found: Document | None, wanted: Document) -> None:
-    """Refuse more cores than the size's family has left beside what *found* has now.
-
-    Source: https://learn.microsoft.com/azure/machine-learning/how-to-manage-quotas, "Virtual
-    machine quota allocation for deployment": ``ceil(1.2 * instances) * cores`` for most sizes.
-    """
-    size = emulator.catalog.sizes[wanted["properties"]["instanceType"].lower()]
-    count = wanted["sku"]["capacity"]
-    if not _NO_RESERVE.search(size["name"]):
-        count = math.ceil(count * 1.2)
-    used, needed = cores_in_use(emulator, size["family"]), count * size["vcpus"]
-    if found is not None:
-        had = emulator.catalog.sizes[found["_billed"][0].lower()]
-        used -= found["_billed"][1] * had["vcpus"] if had["family"] == size["family"] else 0
-    limit = emulator.catalog.quotas.get(size["family"], 0)
-    if used + needed > limit:
-        subscription = WORKSPACE_ID.split("/")[2]
-        raise refused(
-            _REFUSED,
-            "VmSize",
-            f"Not enough quota available for {size['name']} in SubscriptionId {subscription}. "
-            f"Current usage/limit: {used}/{limit}. Additional needed: {needed} Please see "
-            "troubleshooting guide, available here: https://aka.ms/oe-tsg#error-outofquota",
-        )
-
-
 def _begin(
     emulator: Emulator, call: Call, document: Document, kind: str, state: str
 ) -> dict[str, str]:
@@ -352,14 +207,56 @@ def _log(emulator: Emulator, document: Document, container: str) -> str:
     return "\n".join(told)
 
 
+def recover(emulator: Emulator) -> None:
+    """Bring up the containers that went with the last emulator on this state folder."""
+    for document in emulator.store.list(DEPLOYMENT):
+        if document["_up"] or "_waiting" in document:
+            model = artifacts.model_at(emulator, document["properties"]["model"])
+            settled = partial(_settled, emulator, document["id"])
+            emulator.scorer.recover(document, model, settled)
+            if emulator.scorer.health(document).state != "starting":
+                settled()
+
+
 def _brought_up(emulator: Emulator, event: Event) -> None:
     document = emulator.store.get(DEPLOYMENT, event.subject)
     assert document is not None
     document["_error"] = event.payload.get("error")
     if document["_error"] is None:
-        emulator.scorer.start(document)
+        document["_error"] = _probed(emulator, document, event)
+    if document["_error"] is None:
         document["_up"] = True
     _settle(emulator, document, event)
+    if document["_error"] is not None and "error" not in event.payload:
+        raise OperationFailed(document["_error"]["code"], document["_error"]["message"])
+
+
+def _probed(emulator: Emulator, document: Document, event: Event) -> Document | None:
+    """Return what is wrong with the deployment's container, once that is known."""
+    scorer, model = emulator.scorer, document["properties"]["model"]
+    # Tags and the number of instances change without a new container.
+    serves = document["_up"] and document.get("_serves") == model
+    if "_waiting" not in document and not (serves and scorer.health(document).state != "failed"):
+        document["_serves"] = model
+        settled = partial(_settled, emulator, document["id"])
+        scorer.start(document, artifacts.model_at(emulator, model), settled)
+    health = scorer.health(document)
+    if health.state == "starting":
+        document["_waiting"] = {"kind": event.kind, "operation": event.operation}
+        save(emulator, DEPLOYMENT, document)
+        raise OperationGoesOn
+    document.pop("_waiting", None)
+    failed = health.state == "failed"
+    return {"code": "ResourceNotReady", "message": health.message} if failed else None
+
+
+def _settled(emulator: Emulator, key: str) -> None:
+    """Let the operation that waits for the deployment's container go on, if one does."""
+    with emulator.store.transaction():
+        document = emulator.store.get(DEPLOYMENT, key)
+        waiting = None if document is None else document.get("_waiting")
+        if waiting is not None:
+            emulator.schedule(waiting["kind"], key, after=0.0, operation=waiting["operation"])
 
 
 def _deleted(emulator: Emulator, event: Event) -> None:
@@ -385,7 +282,7 @@ def _name(document: Document) -> str:
 
 
 def _settle(emulator: Emulator, document: Document, event: Event) -> None:
-    failed = "error" in event.payload
+    failed = "error" in event.payload or document["_error"] is not None
     document["properties"]["provisioningState"] = "Failed" if failed else "Succeeded"
     save(emulator, DEPLOYMENT, document)
 

@@ -117,12 +117,13 @@ def issue_token(emulator: Emulator, call: Call) -> Reply:
     """Answer with a token that the endpoint accepts; only for ``authMode`` AMLToken."""
     found, now = get_endpoint(emulator, call.params["endpoint"]), emulator.now()
     _require_auth_mode(found, "AMLToken", "token")
+    lifetime = call.effects.get("token_lifetime", LIFETIME_SECONDS)
     return Reply(
         {
-            "accessToken": emulator.tokens.issue(found["id"].lower(), now=now),
+            "accessToken": emulator.tokens.issue(found["id"].lower(), now=now, lifetime=lifetime),
             "tokenType": "Bearer",
-            "refreshAfterTimeUtc": int(now + LIFETIME_SECONDS / 2),
-            "expiryTimeUtc": int(now + LIFETIME_SECONDS),
+            "refreshAfterTimeUtc": int(now + lifetime / 2),
+            "expiryTimeUtc": int(now + lifetime),
         }
     )
 

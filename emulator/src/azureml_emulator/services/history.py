@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from ..clock import iso
 from ..emulator import Applier, Emulator
-from ..errors import BadRequest, NotFound
+from ..errors import NotFound
 from ..routing import WORKSPACE, Call, Reply, Route
 from ..settings import TENANT_ID
 from ..store import Document
@@ -50,8 +50,8 @@ def get_children(emulator: Emulator, call: Call) -> Reply:
     """Answer with the direct children of a run, oldest first, a page at a time."""
     run = _run(emulator, call.params["run"])
     found = runs.children(emulator, run["id"])
-    start = _number(call, "$continuationtoken", 0)
-    stop = start + _number(call, "$top", PAGE)
+    start = call.number("$continuationtoken", 0)
+    stop = start + call.number("$top", PAGE)
     more = stop < len(found)
     answer: Document = {
         "value": [_render(emulator, child) for child in found[start:stop]],
@@ -86,13 +86,6 @@ def _run(emulator: Emulator, run_id: str) -> Document:
     if run is None:
         raise NotFound(f"Run {run_id} was not found.", code="UserError")
     return run
-
-
-def _number(call: Call, name: str, default: int) -> int:
-    text = call.query.get(name, str(default))
-    if not text.isdecimal():
-        raise BadRequest(f"{name} must be a number, not '{text}'.", target=name)
-    return int(text)
 
 
 def _render(emulator: Emulator, run: Document) -> Document:

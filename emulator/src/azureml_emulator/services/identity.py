@@ -84,11 +84,11 @@ def get_token(emulator: Emulator, call: Call) -> Reply:
             f"AADSTS500011: The resource principal named {resource or '(none)'} was not found in "
             f"the tenant named {TENANT_ID}.",
         )
-    now = emulator.now()
+    now, lifetime = emulator.now(), call.effects.get("token_lifetime", LIFETIME_SECONDS)
     return Reply(
         {
-            "access_token": emulator.tokens.issue(resource, now=now),
-            "expires_on": str(int(now + LIFETIME_SECONDS)),
+            "access_token": emulator.tokens.issue(resource, now=now, lifetime=lifetime),
+            "expires_on": str(int(now + lifetime)),
             "resource": resource,
             "token_type": "Bearer",
             "client_id": USER_ASSIGNED_CLIENT_ID if identities else SYSTEM_ASSIGNED_CLIENT_ID,

@@ -80,7 +80,7 @@ def list_jobs(emulator: Emulator, call: Call) -> Reply:
     ]
     if tag := call.query.get("tag"):
         wanted = [job for job in wanted if tag in runs.known_run(emulator, job["name"])["tags"]]
-    start = int(call.query.get("$skipToken", call.query.get("$skip", "0")))
+    start = call.number("$skipToken", call.number("$skip", 0))
     answer: Document = {
         "value": [_render(emulator, call, job) for job in wanted[start : start + PAGE]]
     }
@@ -266,6 +266,7 @@ EVENTS: dict[str, Applier] = {
     "job.begin": pipelines.apply_begin,
     "job.advance": pipelines.apply_advance,
     "job.completed": pipelines.apply_completed,
+    "job.freed": steps.apply_freed,
     "job.allocated": steps.apply_allocated,
     "job.refused": steps.apply_refused,
     "job.prepared": steps.apply_prepared,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..emulator import Applier, Emulator
@@ -81,7 +81,7 @@ def search_runs(emulator: Emulator, call: Call) -> Reply:
     found.sort(key=lambda pair: (-pair[1]["attributes"]["start_time"], pair[0]["id"]))
     for clause in reversed(body.get("order_by", [])):
         _sort(found, clause)
-    page, token = _page(found, body.get("max_results", PAGE), body.get("page_token"))
+    page, token = _page(found, body, PAGE)
     answer: Document = {"runs": [_render(emulator, call, run) for run, _ in page]}
     return Reply(answer | token)
 
@@ -91,8 +91,7 @@ def get_metric_history(emulator: Emulator, call: Call) -> Reply:
     run = _run(emulator, call.query.get("run_id") or call.query.get("run_uuid"))
     key = call.query.get("metric_key", "")
     history = runs.metric_history(emulator, run["id"]).get(key, [])
-    most = int(call.query.get("max_results", len(history) or 1))
-    page, token = _page(history, most, call.query.get("page_token"))
+    page, token = _page(history, call.query, len(history))
     return Reply({"metrics": [_metric(key, point) for point in page], **token})
 
 
@@ -199,7 +198,7 @@ def search_experiments(emulator: Emulator, call: Call) -> Reply:
             }
         )
     ]
-    page, token = _page(found, int(body.get("max_results", PAGE)), body.get("page_token"))
+    page, token = _page(found, body, PAGE)
     return Reply({"experiments": [_render_experiment(one) for one in page], **token})
 
 
@@ -262,10 +261,21 @@ def _in_view(hidden: bool, view: str) -> bool:
     return view == "ALL" or hidden == (view == "DELETED_ONLY")
 
 
-def _page(found: list[Any], most: int, token: str | None) -> tuple[list[Any], dict[str, str]]:
-    start = int(token or 0)
+def _page(
+    found: list[Any], asked: Mapping[str, Any], most: int
+) -> tuple[list[Any], dict[str, str]]:
+    most = _number(asked, "max_results", most)
+    start = _number(asked, "page_token", 0)
     following = {"next_page_token": str(start + most)} if start + most < len(found) else {}
     return found[start : start + most], following
+
+
+def _number(asked: Mapping[str, Any], name: str, default: int) -> int:
+    # Not `Call.number`: MLflow asks in the body as well, and reads its own shape of errors.
+    text = str(asked.get(name) or default)
+    if not text.isdecimal() or len(text) > 18:
+        raise Invalid(f"Invalid value {text!r} for parameter {name!r}: not a whole number.")
+    return int(text)
 
 
 def _sort(found: list[tuple[Document, Subject]], clause: str) -> None:

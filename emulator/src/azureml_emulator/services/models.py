@@ -185,8 +185,8 @@ def _render_container(emulator: Emulator, container: Document) -> Document:
 
 
 def _paged(call: Call, found: list[Document]) -> Reply:
-    start = int(call.query.get("$skip", "0"))
-    stop = start + int(call.query.get("$top", PAGE))
+    start = call.number("$skip", 0)
+    stop = start + call.number("$top", PAGE)
     answer: Document = {"value": found[start:stop]}
     if stop < len(found) and "$top" not in call.query:
         query = urlencode({**call.query, "$skip": str(stop)})

@@ -2,7 +2,8 @@
 
 The shape of an answer is that of the REST specification (Azure/azure-rest-api-specs,
 ``machinelearningservices``, registries); ``system_metadata`` is spelled as azure-ai-ml writes it
-when it creates a model, which is all that is known of it on the wire.
+when it creates a model, which is all that is known of it on the wire. A model's description says
+what really backs it here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .. import weights
 from ..emulator import Applier, Emulator
 from ..errors import NotFound
 from ..routing import REGISTRY, Call, Reply, Route
@@ -23,12 +25,12 @@ _UNDATED = "2024-01-01"
 
 def get_model(emulator: Emulator, call: Call) -> Reply:
     """Answer with one version of a model."""
-    return Reply(_model(_version(emulator, call, _MODEL), call.base_url))
+    return Reply(_model(emulator, _version(emulator, call, _MODEL), call.base_url))
 
 
 def list_model_versions(emulator: Emulator, call: Call) -> Reply:
     """Answer with a model's versions; archived ones too, unless ``listViewType`` says otherwise."""
-    return _versions(emulator, call, _MODEL, lambda one: _model(one, call.base_url))
+    return _versions(emulator, call, _MODEL, lambda one: _model(emulator, one, call.base_url))
 
 
 def list_models(emulator: Emulator, call: Call) -> Reply:
@@ -117,10 +119,10 @@ def _not_found(kind: str, name: str, version: str = "") -> NotFound:
     )
 
 
-def _model(model: Mapping[str, Any], base_url: str) -> Document:
+def _model(emulator: Emulator, model: Mapping[str, Any], base_url: str) -> Document:
     folder = f"{account_url(base_url)}/azureml-registry/{model['name']}/{model['version']}"
     properties: Document = {
-        "description": model.get("description"),
+        "description": f"{model.get('description', '')} {_backing(emulator, model)}".lstrip(),
         "tags": _strings(model.get("tags", {})),
         "properties": _strings(model.get("properties", {})),
         "isArchived": model.get("archived", False),
@@ -135,6 +137,15 @@ def _model(model: Mapping[str, Any], base_url: str) -> Document:
     if "system_metadata" in model:
         properties["system_metadata"] = model["system_metadata"]
     return _envelope(_MODEL, model, properties)
+
+
+def _backing(emulator: Emulator, model: Mapping[str, Any]) -> str:
+    """Return a sentence that keeps anyone from taking the model for what its name says."""
+    if emulator.settings.jobs == "scripted":
+        return "In this emulator no model stands behind it: training and replies are scripted."
+    choice = emulator.catalog.weights(model["name"], model["version"])
+    assert choice is not None
+    return weights.describe(choice)
 
 
 def _component(component: Mapping[str, Any]) -> Document:

@@ -110,15 +110,9 @@ def page(call: Call, items: list[Document], *, size_parameter: str) -> Reply:
         size_parameter: ``count`` for endpoints, ``$top`` for deployments.
 
     Raises:
-        BadRequest: Either is not a number, or out of bounds.
+        BadRequest: Either is no whole number, or out of bounds.
     """
-    try:
-        start = int(call.query.get("$skip", "0"))
-        size = int(call.query.get(size_parameter, str(_PAGE_SIZE)))
-    except ValueError as error:
-        raise BadRequest(f"$skip and {size_parameter} must be whole numbers.") from error
-    if start < 0 or size < 1:
-        raise BadRequest(f"$skip must be 0 or more, {size_parameter} 1 or more.")
+    start, size = call.number("$skip", 0), call.number(size_parameter, _PAGE_SIZE, least=1)
     following, link = start + size, None
     if following < len(items):
         query = urlencode({**call.query, "$skip": str(following)}, safe="$")

@@ -4,6 +4,9 @@ A blob's bytes are a file under ``settings.blobs``, at the path that its name sp
 known of it is a document in the store. Other services write and read blobs with the functions here.
 A name that is a folder of another blob's name is refused, which the live service would take.
 
+A file moves to its place, or goes, only when the record of it has been committed: a kill in between
+leaves a record that says where its bytes are (``_file``), never one with the bytes of another.
+
 The account is addressed in path style (``https://localhost:PORT/emulator.blob.localhost``), since
 the SDK makes the host out of the datastore's account name and no name but localhost resolves.
 """
@@ -115,7 +118,7 @@ def read_blob(emulator: Emulator, container: str, name: str) -> bytes | None:
 
 def read_range(emulator: Emulator, blob: Document, start: int, length: int) -> bytes:
     """Return *length* bytes of *blob* from the offset *start*."""
-    with blob_path(emulator, blob["container"], blob["name"]).open("rb") as file:
+    with _file(emulator, blob).open("rb") as file:
         file.seek(start)
         return file.read(length)
 
@@ -136,30 +139,30 @@ def write_blob(
         BadRequest: The name is not one that can be kept.
         Conflict: The name is a folder of another blob, or goes through one.
     """
-    path = blob_path(emulator, container, name)
     # Beside the containers, none of whose names begins with a dot.
     part = emulator.settings.blobs / f".{uuid.uuid4().hex}.part"
     with emulator.store.transaction():
-        found = find_blob(emulator, container, name)
-        try:
-            part.write_bytes(data)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, path)
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            part.unlink()
-            raise Conflict(
-                f"The blob {name} would be a folder and a file at once.", code="PathConflict"
-            ) from error
-        blob = {
-            "container": container,
-            "name": name,
-            "type": kind,
-            "created": found["created"] if found else emulator.now(),
-            "content_type": content_type,
-            "metadata": dict(metadata or {}),
-            "size": len(data),
-        }
-        return save_blob(emulator, blob)
+        blob = _new_blob(emulator, container, name, size=len(data))
+        blob |= {"type": kind, "content_type": content_type, "metadata": dict(metadata or {})}
+        part.write_bytes(data)
+        return _save_with(emulator, blob, part)
+
+
+def adopt_blob(emulator: Emulator, container: str, name: str, file: Path) -> Document:
+    """Make *file* a blob, in place of what was there: it is moved, and not read.
+
+    Args:
+        emulator: Where the blob is kept.
+        container: The container.
+        name: The blob.
+        file: A file in the state folder.
+
+    Raises:
+        BadRequest, Conflict: As :func:`write_blob` does.
+    """
+    with emulator.store.transaction():
+        blob = _new_blob(emulator, container, name, size=file.stat().st_size)
+        return _save_with(emulator, blob, file)
 
 
 def append_blob(emulator: Emulator, container: str, name: str, data: bytes) -> Document:
@@ -170,7 +173,7 @@ def append_blob(emulator: Emulator, container: str, name: str, data: bytes) -> D
             kind, text = "AppendBlob", "text/plain; charset=utf-8"
             return write_blob(emulator, container, name, data, content_type=text, kind=kind)
         # To the size that is on record: what lies beyond it was never acknowledged.
-        with blob_path(emulator, container, name).open("r+b") as file:
+        with _file(emulator, found).open("r+b") as file:
             file.truncate(found["size"])
             file.seek(found["size"])
             file.write(data)
@@ -191,8 +194,17 @@ def delete_blob(emulator: Emulator, container: str, name: str) -> bool:
     with emulator.store.transaction():
         there = emulator.store.delete(KIND, _key(container, name))
         if there:
-            blob_path(emulator, container, name).unlink(missing_ok=True)
+            path = blob_path(emulator, container, name)
+            emulator.store.after_commit(lambda: path.unlink(missing_ok=True))
         return there
+
+
+def recover(emulator: Emulator) -> None:
+    """Finish what a kill has cut off between the commit of a record and the move of its file."""
+    for blob in emulator.store.list(KIND):
+        _move(emulator, blob)
+    for part in emulator.settings.blobs.glob(".*.part"):
+        part.unlink()
 
 
 def blob_path(emulator: Emulator, container: str, name: str) -> Path:
@@ -213,6 +225,46 @@ def blob_path(emulator: Emulator, container: str, name: str) -> Path:
                 f"The specified blob name '{name}' is invalid.", code="InvalidResourceName"
             )
     return emulator.settings.blobs.joinpath(container, *segments)
+
+
+def _new_blob(emulator: Emulator, container: str, name: str, *, size: int) -> Document:
+    found, path = find_blob(emulator, container, name), blob_path(emulator, container, name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clash = path.is_dir()
+    except (FileExistsError, NotADirectoryError):
+        clash = True
+    if clash:
+        raise Conflict(
+            f"The blob {name} would be a folder and a file at once.", code="PathConflict"
+        )
+    return {
+        "container": container,
+        "name": name,
+        "type": "BlockBlob",
+        "created": found["created"] if found else emulator.now(),
+        "content_type": "application/octet-stream",
+        "metadata": {},
+        "size": size,
+    }
+
+
+def _save_with(emulator: Emulator, blob: Document, file: Path) -> Document:
+    given = str(file.relative_to(emulator.settings.state))
+    saved = save_blob(emulator, {**blob, "_file": given})
+    emulator.store.after_commit(lambda: _move(emulator, saved))
+    return saved
+
+
+def _file(emulator: Emulator, blob: Document) -> Path:
+    given = emulator.settings.state / blob["_file"]
+    return given if given.exists() else blob_path(emulator, blob["container"], blob["name"])
+
+
+def _move(emulator: Emulator, blob: Document) -> None:
+    file, path = _file(emulator, blob), blob_path(emulator, blob["container"], blob["name"])
+    if file != path:
+        os.replace(file, path)
 
 
 def _signature(
