@@ -14,7 +14,7 @@ SMOLLM2 := $(VENV)/.smollm2
 export AZUREML_EMULATOR_CACHE ?= $(CURDIR)/.cache/emulator
 export FINETUNE_CACHE ?= $(CURDIR)/.cache/finetune
 
-.PHONY: help run test test-all check bench live-check clean
+.PHONY: help run test test-all check bench bench-data live-check clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench: $(INSTALLED) $(SMOLLM2) ## Beside what they stand on: the flow, the train
 	@$(BIN)/python -m benchmarks.training
 	@$(BIN)/python -m benchmarks.scoring
 	@$(BIN)/python -m benchmarks.scoring --model smollm2
+
+bench-data: $(INSTALLED) ## The data step beside the tutorial's way; SCALE=0.1 for smaller machines
+	@$(BIN)/python -m benchmarks.data $(if $(SCALE),--scale $(SCALE))
 
 live-check: $(INSTALLED) ## Your own Azure ML workspace: read-only; with LIVE_BUDGET_USD=n one small life cycle
 	@$(BIN)/python -m cli.live_check $(if $(LIVE_BUDGET_USD),--life-cycle)

@@ -1,4 +1,4 @@
-"""The ``finetune`` command line: ``run``, ``plan``, ``sweep``, ``doctor``.
+"""The ``finetune`` command line: ``run``, ``plan``, ``data``, ``sweep``, ``doctor``.
 
 Exit codes, for every verb: 0 done · 1 the run failed, all cleaned up · 2 refused, nothing created ·
 3 something may still be billing, and is named · 130 interrupted, all cleaned up.
@@ -64,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
         "plan", parents=[configured], help="check everything and price it; read-only"
     )
     plan.add_argument("--json", action="store_true", help="print JSON")
+    data = verbs.add_parser(
+        "data", parents=[configured], help="prepare the data set alone, and show what is in it"
+    )
+    data.add_argument("--json", action="store_true", help="print JSON")
     sweep = verbs.add_parser(
         "sweep", parents=[configured], help="list, or delete, endpoints that have expired"
     )

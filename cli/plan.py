@@ -19,6 +19,8 @@ from lifecycle.model import select_model
 from lifecycle.preflight import Plan, check
 from lifecycle.prices import PriceLine, estimate, price_source
 
+from .data import watching
+
 
 def main(chosen: argparse.Namespace) -> int:
     """Print the plan; raises what is refused."""
@@ -52,12 +54,14 @@ def make_plan(config: FinetuneConfig) -> Plan:
         Refused: As the run would be.
     """
     ref = authenticate(config.workspace).ref
-    with ThreadPoolExecutor() as pool:
+    with watching() as watch, ThreadPoolExecutor() as pool:
         model = pool.submit(select_model, ref, config.model)
         component = pool.submit(get_component, ref, config.training)
         sizes = pool.submit(list_sizes, ref)
         cluster = pool.submit(check_compute, ref, config.compute)
-        data = pool.submit(download_data, config.dataset, data_directory())
+        data = pool.submit(
+            download_data, config.dataset, data_directory(), workspace=ref, watch=watch
+        )
     plan = check(
         model.result(),
         component.result(),

@@ -125,7 +125,7 @@ def _run(
     component = get_component.submit(ref, training)
     sizes = list_sizes.submit(ref)
     cluster = check_compute.submit(ref, compute)
-    data = download_data.submit(dataset)
+    data = download_data.submit(dataset, ref)
     _together(selected, component, sizes, cluster, data)
     plan = check_plan(
         selected.result(),

@@ -95,6 +95,7 @@ def _translate(
 ) -> FinetuneError:
     from azure.core.exceptions import DecodeError, HttpResponseError
 
+    error = _unformatted(error)
     answer = next((link for link in _chain(error) if isinstance(link, HttpResponseError)), None)
     status = answer.status_code if answer is not None else None
     code = _service_code(answer) if answer is not None else None
@@ -130,6 +131,16 @@ def _translate(
         remedy=_remedy(status, code, said),
         transient=_is_transient(status, code, said),
     )
+
+
+def _unformatted(error: AzureError) -> AzureError:
+    """Return what the SDK wanted to say before it made a coloured screenful of it.
+
+    Its ``log_and_raise_error`` turns a ValidationException into an MlException that has only text.
+    """
+    told = error.__context__
+    is_formatted = hasattr(told, "error_type") and not hasattr(error, "error_type")
+    return told if is_formatted else error  # type: ignore[return-value]
 
 
 def _unanswered(error: AzureError, doing: str, where: str | None, said: str) -> ServiceError:

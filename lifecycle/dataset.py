@@ -1,45 +1,61 @@
-"""The conversations to train on: any data set that ``datasets`` reads, as JSON lines on disk."""
+"""The conversations to train on: from wherever they are, checked, as files on this machine.
+
+What is asked for and what came of it is here; how it is done is in :mod:`lifecycle.conversations`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lifecycle.dataset_source import Source, find_source, load, pin, readable
 from lifecycle.errors import DatasetError
 from lifecycle.plain import Result, Spec
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from lifecycle.clients import WorkspaceRef
 
-MANIFEST = "manifest.json"
+Rows = Annotated[int, Field(ge=1)]
+Watch = Callable[["Progress"], None]
 
-_FORMAT = 1
+TOKENS_A_BIN = 64
+
 _SPLIT = r"^\w+([.-]\w+)*$"
+
+# The columns that each shape reads, by our name for them; those marked are optional.
+COLUMNS = {
+    "messages": {"messages": True, "role": True, "content": True},
+    "sharegpt": {"conversations": True, "from": True, "value": True, "system": False},
+    "alpaca": {"instruction": True, "input": False, "output": True, "system": False},
+    "prompt_response": {"prompt": True, "response": True, "system": False},
+}
+ROLES = {
+    "messages": {"system": "system", "user": "user", "assistant": "assistant"},
+    "sharegpt": {"system": "system", "human": "user", "user": "user", "gpt": "assistant"},
+    "alpaca": {},
+    "prompt_response": {},
+}
 
 
 class DatasetSpec(Spec):
-    """Which data set, how much of it, and which of its splits serve for what."""
+    """Which data set, how much of it, what its rows look like, and what to do with bad ones."""
 
     path: str = Field(
         default="HuggingFaceH4/ultrachat_200k",
         min_length=1,
         title="Data set",
         description=(
-            "Id of a data set on the Hugging Face hub, or a folder: one file per split "
-            "(train_sft.jsonl, .json, .parquet or .csv), what save_to_disk wrote, or anything "
-            "else that datasets.load_dataset reads."
+            "Id of a data set on the Hugging Face hub; a folder; an address such as "
+            "https://host/{split}.parquet or abfs://container@account.dfs.core.windows.net/folder; "
+            "or a data asset of the workspace, azureml:name:version. {split} stands for the name "
+            "of each split that the run uses."
         ),
-        examples=["HuggingFaceH4/ultrachat_200k", "./data"],
+        examples=["HuggingFaceH4/ultrachat_200k", "./data", "azureml:chats:3"],
     )
     config_name: str | None = Field(
         default=None,
@@ -58,8 +74,27 @@ class DatasetSpec(Spec):
         gt=0,
         le=100,
         title="Percentage",
-        description="How much of each split to use, from its beginning; at least one row.",
+        description="How much of each split to use; at least one row.",
         examples=[5],
+    )
+    rows: Rows | dict[str, Rows] | None = Field(
+        default=None,
+        title="Rows",
+        description="How many rows of each split, or of those named, instead of the percentage.",
+        examples=[1000, {"train_sft": 10000, "test_sft": 500}],
+    )
+    sampling: Literal["first", "random"] = Field(
+        default="first",
+        title="Sampling",
+        description="The first rows of each split, or rows drawn at random with the seed.",
+        examples=["first"],
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        title="Seed",
+        description="Of random sampling: equal seeds draw the same rows.",
+        examples=[0],
     )
     train_split: str = Field(
         default="train_sft",
@@ -89,6 +124,67 @@ class DatasetSpec(Spec):
         description="Split whose rows the endpoint is asked; the test split if not given.",
         examples=["test_gen"],
     )
+    shape: Literal["messages", "sharegpt", "alpaca", "prompt_response"] = Field(
+        default="messages",
+        title="Shape of a row",
+        description=(
+            "messages: a list of role and content; sharegpt: conversations, a list of from and "
+            "value; alpaca: instruction, input and output; prompt_response: prompt and response."
+        ),
+        examples=["messages"],
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        title="Columns",
+        description="What the data set calls the columns of the shape, where it differs.",
+        examples=[{"messages": "dialogue", "role": "speaker", "content": "text"}],
+    )
+    roles: dict[str, Literal["system", "user", "assistant"]] = Field(
+        default_factory=dict,
+        title="Roles",
+        description="Further names of the roles in the data set.",
+        examples=[{"customer": "user", "agent": "assistant"}],
+    )
+    invalid_rows: Literal["fail", "drop"] = Field(
+        default="fail",
+        title="Invalid rows",
+        description="What a row does that is no usable conversation: end the run, or be left out.",
+        examples=["fail"],
+    )
+    max_dropped_percentage: float = Field(
+        default=1,
+        ge=0,
+        lt=100,
+        title="Most rows dropped",
+        description="Percentage of a split's rows that may be dropped before it is an error.",
+        examples=[1],
+    )
+    max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        title="Most tokens",
+        description=(
+            "A longer conversation is an invalid row. If not given, long ones are kept, and how "
+            "many the training parameter max_seq_length will cut is counted."
+        ),
+        examples=[2048],
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        min_length=1,
+        title="Tokenizer",
+        description=(
+            "The model's tokenizer.json: a hub id, or a file or folder. Without one, tokens are "
+            "estimated."
+        ),
+        examples=["microsoft/Phi-4-mini-instruct"],
+    )
+    file_format: Literal["jsonl", "parquet"] = Field(
+        default="jsonl",
+        title="File format",
+        description="What the files given to the job are written as.",
+        examples=["jsonl"],
+    )
     short_name: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][\w.-]*$",
@@ -103,6 +199,16 @@ class DatasetSpec(Spec):
         description="What is added to the model's name to register it; from the path if not given.",
         examples=["ultrachat-200k"],
     )
+
+    @model_validator(mode="after")
+    def _columns_are_of_the_shape(self) -> Self:
+        unknown = sorted(set(self.columns) - set(COLUMNS[self.shape]))
+        if unknown:
+            raise ValueError(
+                f"the shape {self.shape} has no column {', '.join(unknown)}; it has "
+                f"{', '.join(COLUMNS[self.shape])}."
+            )
+        return self
 
     @property
     def effective_short_name(self) -> str:
@@ -131,25 +237,92 @@ class DatasetSpec(Spec):
         return {parameter: split for parameter, split in named.items() if split is not None}
 
     @property
+    def learned_splits(self) -> set[str]:
+        """The splits that the job is given: rows of theirs need an answer to learn or test."""
+        return {
+            split
+            for parameter, split in self.used_splits.items()
+            if parameter != "generation_split"
+        }
+
+    @property
+    def column_names(self) -> dict[str, str]:
+        """The data set's name of each column of the shape."""
+        return {name: self.columns.get(name, name) for name in COLUMNS[self.shape]}
+
+    @property
+    def role_names(self) -> dict[str, str]:
+        """The role that each of the data set's names stands for."""
+        return {**ROLES[self.shape], **self.roles}
+
+    @property
+    def is_in_azure(self) -> bool:
+        """Whether it is read with a workspace, or by who is signed in to Azure."""
+        return self.path.startswith(("azureml:", "abfs://", "abfss://", "wasbs://"))
+
+    def rows_of(self, split: str) -> int | None:
+        """The number of rows asked for of *split*; None where it is by percentage."""
+        return self.rows.get(split) if isinstance(self.rows, dict) else self.rows
+
+    @property
     def _stem(self) -> str:
-        last = self.path.rstrip("/").rpartition("/")[-1]
+        path = re.sub(r"\{split\}.*", "", self.path)
+        if path.startswith("azureml:") and "://" not in path:
+            path = re.split("[:@]", path)[1]
+        last = path.rstrip("/").rpartition("/")[-1]
         if last in ("", ".", "..", "~"):
-            last = Path(self.path).expanduser().resolve().name
+            last = Path(path).expanduser().resolve().name
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-._") or "data"
 
 
+class TokenLengths(Result):
+    """How long the conversations of a split are, in tokens."""
+
+    method: str = Field(
+        title="Method",
+        description="How they were counted.",
+        examples=["estimated at 4 bytes a token"],
+    )
+    mean: float = Field(ge=0, title="Mean", description="Tokens of a conversation on average.")
+    longest: int = Field(ge=0, title="Longest", description="Tokens of the longest one.")
+    bins: list[int] = Field(
+        title="Histogram",
+        description=f"Conversations by length in steps of {TOKENS_A_BIN} tokens; the last is open.",
+    )
+
+    def longer_than(self, limit: int) -> int:
+        """Count the conversations of more than *limit* tokens; exact at multiples of a step."""
+        return sum(self.bins[limit // TOKENS_A_BIN :]) if self.longest > limit else 0
+
+
 class SplitFile(Result):
-    """One split, written as JSON lines."""
+    """One split, written as a file."""
 
     split: str = Field(title="Split", description="Name of the split.", examples=["train_sft"])
     path: str = Field(
         title="File",
-        description="Absolute path of the JSON lines file.",
+        description="Absolute path of the file.",
         examples=["/data/train_sft.jsonl"],
     )
     rows: int = Field(ge=0, title="Rows", description="Number of rows written.", examples=[10393])
     sha256: str = Field(
         pattern=r"^[0-9a-f]{64}$", title="SHA-256", description="Digest of the file, hexadecimal."
+    )
+    bytes: int = Field(default=0, ge=0, title="Bytes", description="Size of the file.")
+    source_rows: int | None = Field(
+        default=None, title="Rows of the source", description="Where the source says how many."
+    )
+    dropped: dict[str, int] = Field(
+        default_factory=dict, title="Dropped", description="Rows left out, by what was wrong."
+    )
+    first_dropped: list[str] = Field(
+        default_factory=list, title="First dropped", description="The first of them, told."
+    )
+    duplicates: int = Field(
+        default=0, ge=0, title="Duplicates", description="Rows that were there before, exactly."
+    )
+    tokens: TokenLengths | None = Field(
+        default=None, title="Tokens", description="How long the conversations are."
     )
 
 
@@ -158,16 +331,34 @@ class DatasetResult(Result):
 
     name: str = Field(
         title="Data set",
-        description="Hub id or path, as asked for.",
+        description="Hub id, path or address, as asked for.",
         examples=["HuggingFaceH4/ultrachat_200k"],
     )
     revision: str | None = Field(
         title="Revision",
-        description="Commit of the data set on the hub; none for a folder.",
+        description="Commit on the hub, or version of the data asset; none for files.",
         examples=["8049631c405ae6576f93f445c6b8166f76f5505a"],
     )
     files: list[SplitFile] = Field(
         title="Files", description="One file for each split of the source, by name."
+    )
+    leaked: dict[str, int] = Field(
+        default_factory=dict,
+        title="Leaked",
+        description="Rows that are in the training split as well, exactly, by split.",
+    )
+    left_out: dict[str, str] = Field(
+        default_factory=dict,
+        title="Left out",
+        description="Splits that the run does not use and that hold no conversations, with why.",
+    )
+    manifest: str | None = Field(
+        default=None, title="Manifest", description="File that says what all depends on."
+    )
+    dropped_rows: str | None = Field(
+        default=None,
+        title="Dropped rows",
+        description="File that lists the rows left out and why, as JSON lines; 10,000 a split.",
     )
 
     def file(self, split: str) -> SplitFile:
@@ -180,37 +371,66 @@ class DatasetResult(Result):
             if found.split == split:
                 return found
         raise DatasetError(
-            f"{self.name} has no split {split!r}; it has {_listed(f.split for f in self.files)}.",
+            f"{self.name} has no split {split!r}; it has {listed(f.split for f in self.files)}.",
             where="dataset",
         )
 
 
-def download_data(spec: DatasetSpec, directory: Path) -> DatasetResult:
-    """Write the first ``percentage`` percent of every split as ``<split>.jsonl``.
-
-    Rounded as ``datasets`` rounds ``split[0%:5%]``, with one row at least. Equal inputs give
-    equal bytes, in a folder of their own below ``directory`` which is used again as long as its
-    digests are right. It appears whole or not at all.
+@dataclass(frozen=True)
+class Progress:
+    """How far the writing of a split is.
 
     Args:
-        spec: What to read.
+        split: Its name.
+        rows: Rows read so far.
+        of_rows: Rows that will be read, at most.
+        bytes: Bytes written so far.
+        seconds: Since the split was begun.
+    """
+
+    split: str
+    rows: int
+    of_rows: int
+    bytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        pace = self.rows / max(self.seconds, 1e-3)
+        left = (self.of_rows - self.rows) / max(pace, 1e-3)
+        return (
+            f"{self.split}: {self.rows:,} of {self.of_rows:,} rows, {pace:,.0f} a second, "
+            f"{left:.0f} s left"
+        )
+
+
+def download_data(
+    spec: DatasetSpec,
+    directory: Path,
+    *,
+    workspace: WorkspaceRef | None = None,
+    watch: Watch | None = None,
+) -> DatasetResult:
+    """Write what is asked for of every split as a file of checked conversations.
+
+    Equal inputs give equal bytes, in a folder of their own below ``directory`` which is used again
+    as long as its digests are right. It appears whole or not at all.
+
+    Args:
+        spec: What to read, and how.
         directory: Where to write; made if it is not there.
+        workspace: Needed for its data assets, and to sign in to its storage.
+        watch: Told how far it is, about five times a second; what it raises ends the work.
 
     Returns:
-        A file for each split of the source, and the commit that the hub gave.
+        A file for each split of the source, and the revision that it had.
 
     Raises:
-        DatasetError: No such folder or hub id, the hub cannot be reached, the folder holds
-            nothing that ``datasets`` reads, a split is missing, or a row of a split that the run
-            uses has no ``messages``: a list of ``{"role": …, "content": …}``.
+        DatasetError: The source is not there, cannot be read or reached, lacks a split or column
+            that the run uses, has more bad rows than allowed, or the disk has no room.
     """
-    source = find_source(spec)
-    with readable(spec):
-        source = pin(spec, source)
-        key = _key(spec, source)
-        folder = directory.resolve() / f"{spec.effective_model_suffix}-{key[:16]}"
-        kept = _kept(folder, key)
-        return kept if kept is not None else _build(spec, source, key, folder)
+    from lifecycle.conversations.build import prepare
+
+    return prepare(spec, directory, workspace=workspace, watch=watch)
 
 
 def data_directory() -> Path:
@@ -222,166 +442,6 @@ def data_directory() -> Path:
     return Path(cache) / "azureml-finetune-flows" / "datasets"
 
 
-def preview(result: DatasetResult, rows: int = 3) -> str:
-    """Show the first rows of each split as a pandas table, cut to a page's width.
-
-    Args:
-        result: What :func:`download_data` returned.
-        rows: Rows of each split, at least 1.
-    """
-    import pandas
-
-    tables = []
-    for file in result.files:
-        with open(file.path, encoding="utf-8") as lines:
-            first = [json.loads(line) for _, line in zip(range(rows), lines, strict=False)]
-        table = pandas.DataFrame(first).to_string(index=False, max_colwidth=60)
-        tables.append(f"{file.split}: {file.rows} rows\n{table if first else '(empty)'}")
-    return "\n\n".join(tables)
-
-
-def _check_splits(spec: DatasetSpec, names: Iterable[str]) -> None:
-    found = sorted(names)
-    for parameter, split in spec.used_splits.items():
-        if split not in found:
-            raise DatasetError(
-                f"{spec.path} has no split {split!r}; it has {_listed(found)}.",
-                where=f"dataset.{parameter}",
-                remedy="Name one of those.",
-            )
-
-
-def _build(spec: DatasetSpec, source: Source, key: str, folder: Path) -> DatasetResult:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as workshop:
-        splits = load(spec, source, cache=Path(workshop) / "cache")
-        _check_splits(spec, splits)
-        built = Path(workshop) / "built"
-        built.mkdir()
-        files = [
-            _write(spec, name, splits[name], built / f"{name}.jsonl") for name in sorted(splits)
-        ]
-        _write_manifest(spec, source, key, files, built / MANIFEST)
-        return _install(built, folder, key)
-
-
-def _key(spec: DatasetSpec, source: Source) -> str:
-    """Digest everything that the files depend on."""
-    contents = {name: _sha256(path) for name, path in sorted(source.files.items())}
-    inputs = [
-        _FORMAT,
-        spec.path,
-        contents,
-        source.revision,
-        spec.config_name,
-        spec.percentage,
-        spec.used_splits,
-    ]
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def _write(spec: DatasetSpec, split: str, rows: Dataset, path: Path) -> SplitFile:
-    used = split in spec.used_splits.values()
-    if used and "messages" not in rows.column_names:
-        raise DatasetError(
-            f"The split {split!r} of {spec.path} has no column `messages`; it has "
-            f"{_listed(rows.column_names)}.",
-            where="dataset.path",
-            remedy='Each row needs messages: a list of {"role": …, "content": …}.',
-        )
-    if used and rows.num_rows == 0:
-        raise DatasetError(f"The split {split!r} of {spec.path} is empty.", where="dataset.path")
-    wanted = min(rows.num_rows, max(1, round(rows.num_rows * spec.percentage / 100)))
-    digest = hashlib.sha256()
-    with path.open("wb") as out:
-        for number, row in enumerate(rows.select(range(wanted))):
-            line = _line(spec, split, number, row, used)
-            digest.update(line)
-            out.write(line)
-    return SplitFile(split=split, path=str(path), rows=wanted, sha256=digest.hexdigest())
-
-
-def _line(spec: DatasetSpec, split: str, number: int, row: dict[str, Any], used: bool) -> bytes:
-    try:
-        if used:
-            row = {**row, "messages": _messages(row["messages"])}
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise DatasetError(
-            f"Row {number} of the split {split!r} of {spec.path} cannot be used: {error}.",
-            where="dataset.path",
-            remedy='Each row needs messages: a list of {"role": …, "content": …}, and JSON values.',
-        ) from error
-    return text.encode() + b"\n"
-
-
-def _messages(value: Any) -> list[dict[str, Any]]:
-    """Check one conversation; a CSV file holds it as JSON text, Arrow fills gaps with nulls."""
-    messages = json.loads(value) if isinstance(value, str) else value
-    if not isinstance(messages, list) or not messages:
-        raise ValueError("its messages are no list, or an empty one")
-    for message in messages:
-        if not isinstance(message, dict):
-            raise ValueError("one of its messages is no object")
-        for name in ("role", "content"):
-            if not isinstance(message.get(name), str):
-                raise ValueError(f"one of its messages has no {name}")
-    return [
-        {name: held for name, held in message.items() if held is not None} for message in messages
-    ]
-
-
-def _write_manifest(
-    spec: DatasetSpec, source: Source, key: str, files: list[SplitFile], path: Path
-) -> None:
-    result = DatasetResult(name=spec.path, revision=source.revision, files=files)
-    content = result.model_dump(mode="json")
-    for file in content["files"]:
-        file["path"] = Path(file["path"]).name
-    path.write_text(json.dumps({"key": key, **content}, indent=2) + "\n", encoding="utf-8")
-
-
-def _kept(folder: Path, key: str) -> DatasetResult | None:
-    """Return what an earlier call wrote, if it is all there and unharmed."""
-    try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if content.pop("key") != key:
-            return None
-        for file in content["files"]:
-            path = folder / file["path"]
-            if _sha256(path) != file["sha256"]:
-                return None
-            file["path"] = str(path)
-        return DatasetResult.model_validate(content)
-    except (OSError, ValueError, LookupError):
-        return None
-
-
-def _install(built: Path, folder: Path, key: str) -> DatasetResult:
-    """Put the new folder in its place, unless a run beside ours was first with the same files."""
-    kept = _kept(folder, key)
-    if kept is not None:
-        return kept
-    shutil.rmtree(folder, ignore_errors=True)
-    failure = None
-    try:
-        os.rename(built, folder)
-    except OSError as error:
-        failure = error
-    kept = _kept(folder, key)
-    if kept is None:
-        raise DatasetError(
-            f"{folder} could not be written: {failure}.",
-            where="dataset.path",
-            remedy="Check the folder's permissions and the space on the disk.",
-        ) from failure
-    return kept
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Return *names* in order, for a sentence."""
     return ", ".join(sorted(names)) or "none"

@@ -19,6 +19,7 @@ from lifecycle.compute import (
     require_allowed,
     validate_compute,
 )
+from lifecycle.conversations.summary import notes
 from lifecycle.dataset import DatasetResult, DatasetSpec, SplitFile
 from lifecycle.endpoint import EndpointSpec, require_lifetime
 from lifecycle.errors import ComponentInputError, ModelNotFound, Refused
@@ -140,8 +141,10 @@ def check(
             *model.warnings,
             *_dropped_warnings(parameters),
             *_size_warnings(compute, size, instance_type),
+            *notes(data),
             *_data_warnings(
                 data_inputs,
+                parameters,
                 batch=effective_batch(parameters.values, gpus=size.gpus, nodes=compute.nodes),
             ),
         ],
@@ -248,8 +251,18 @@ def _size_warnings(compute: ComputeSpec, size: SizeInfo, instance_type: SizeInfo
     return warnings
 
 
-def _data_warnings(data_inputs: Mapping[str, SplitFile], *, batch: int) -> list[str]:
-    rows = data_inputs["train_file_path"].rows
-    if rows >= batch:
-        return []
-    return [f"One batch takes {batch} rows, and there are {rows} to train on."]
+def _data_warnings(
+    data_inputs: Mapping[str, SplitFile], parameters: Parameters, *, batch: int
+) -> list[str]:
+    warnings = []
+    train = data_inputs["train_file_path"]
+    if train.rows < batch:
+        warnings.append(f"One batch takes {batch} rows, and there are {train.rows} to train on.")
+    limit = int(parameters.values.get("max_seq_length", -1))
+    if train.tokens is not None and 0 < limit < train.tokens.longest:
+        longer = train.tokens.longer_than(limit)
+        warnings.append(
+            f"{train.split}: about {longer:,} of {train.rows:,} rows are longer than "
+            f"max_seq_length, {limit} tokens, and will be cut ({train.tokens.method})."
+        )
+    return warnings

@@ -69,8 +69,8 @@ def pick_conversations(file: Path, count: int, seed: int) -> list[Conversation]:
     """Pick up to ``count`` different conversations of a split at random.
 
     Args:
-        file: JSON lines, each with ``messages``; rows whose last user turn has no answer after
-            it are passed over.
+        file: JSON lines or Parquet, each row with ``messages``; rows whose last user turn has no
+            answer after it are passed over.
         count: How many, 1 or more; fewer where the file has no more.
         seed: Equal seeds pick the same ones in the same order.
 
@@ -78,8 +78,8 @@ def pick_conversations(file: Path, count: int, seed: int) -> list[Conversation]:
         DatasetError: The file is not there, a row of it is not JSON, or none of them will do.
     """
     picked: list[Conversation] = []
-    for offset, line in _shuffled_lines(file, seed):
-        conversation = _conversation(_row(file, offset, line))
+    for row in _shuffled_rows(file, seed):
+        conversation = _conversation(row)
         if conversation is not None:
             picked.append(conversation)
         if len(picked) == count:
@@ -190,6 +190,22 @@ def extract_reply(body: Any) -> str | None:
     if isinstance(body, dict):
         body = body.get("output")
     return body if isinstance(body, str) else None
+
+
+def _shuffled_rows(file: Path, seed: int) -> Iterator[Any]:
+    """Yield a file's rows in a random order, with few of them in memory at a time."""
+    if file.suffix != ".parquet":
+        for offset, line in _shuffled_lines(file, seed):
+            yield _row(file, offset, line)
+        return
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as parquet:
+        sizes = (parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups))
+        places = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
+        random.Random(seed).shuffle(places)  # noqa: S311
+        for group, row in places:
+            yield parquet.read_row_group(group).slice(row, 1).to_pylist()[0]
 
 
 def _shuffled_lines(file: Path, seed: int) -> Iterator[tuple[int, bytes]]:

@@ -1,21 +1,68 @@
-"""Get the data as JSON lines."""
+"""Get the data: checked conversations, as files on this machine."""
 
 from __future__ import annotations
 
+import time
+from uuid import UUID
+
 from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
 
 from lifecycle import dataset as lifecycle
-from lifecycle.dataset import DatasetResult, DatasetSpec
+from lifecycle.clients import WorkspaceRef
+from lifecycle.conversations.summary import as_markdown, as_text
+from lifecycle.dataset import DatasetResult, DatasetSpec, Progress
+from lifecycle.report import current_report
 
 from .step import step
 
+_SECONDS_A_LINE = 5.0
+
 
 @step(run_name="download {dataset.path}")
-def download_data(dataset: DatasetSpec) -> DatasetResult:
-    """Write a percentage of every split as JSON lines, and show a few rows in the log."""
-    data = lifecycle.download_data(dataset, lifecycle.data_directory())
+def download_data(dataset: DatasetSpec, workspace: WorkspaceRef) -> DatasetResult:
+    """Write what is asked for of every split; show how far it is, and what came of it."""
     logger = get_run_logger()
-    for file in data.files:
-        logger.info("%s: %d rows in %s", file.split, file.rows, file.path)
-    logger.info("A look at %s:\n%s", data.name, lifecycle.preview(data))
+    last = time.monotonic()
+    bars: dict[str, UUID] = {}
+
+    def watch(progress: Progress) -> None:
+        nonlocal last
+        report = current_report()
+        if report is not None:
+            report.go_on()
+        if time.monotonic() - last >= _SECONDS_A_LINE:
+            last = time.monotonic()
+            logger.info("%s", progress)
+            show_progress(progress, bars)
+
+    data = lifecycle.download_data(
+        dataset, lifecycle.data_directory(), workspace=workspace, watch=watch
+    )
+    logger.info("%s\n%s", data.name, as_text(data, dataset.train_split))
+    create_markdown_artifact(
+        as_markdown(data, dataset.train_split),
+        key="data-set",
+        description=f"What {data.name} holds",
+    )
     return data
+
+
+def show_progress(progress: Progress, bars: dict[str, UUID]) -> None:
+    """Keep a bar for each split among the run's artifacts.
+
+    Args:
+        progress: How far a split is.
+        bars: The bars so far, by split; one is added where there is none.
+    """
+    done = 100 * progress.rows / max(progress.of_rows, 1)
+    if progress.split in bars:
+        update_progress_artifact(bars[progress.split], done, description=str(progress))
+        return
+    made = create_progress_artifact(done, description=str(progress))
+    assert isinstance(made, UUID)
+    bars[progress.split] = made

@@ -73,6 +73,7 @@ CASES = [
     Case("missing component", ("training.component=nope",), "ComponentNotFound", "training"),
     Case("missing data set", ("dataset.path=./no-such",), "DatasetError", "dataset.path"),
     Case("missing split", ("dataset.train_split=nope",), "DatasetError", "dataset.train_split"),
+    Case("rows of another shape", ("dataset.shape=alpaca",), "DatasetError", "dataset.shape"),
     Case("missing model", ("model.name=Phi-99",), "ModelNotFound", "model.name"),
     Case("missing version", ("model.version=9999",), "ModelNotFound", "model.version"),
     Case("retired model", ("model.name=Phi-3-mini-4k-instruct",), "ModelRetired", "model.name"),

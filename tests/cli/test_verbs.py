@@ -23,13 +23,36 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
 
 
-def test_plan_prices_and_changes_nothing(emulator: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Everything a run would check, what it would cost, and no request that changes anything."""
-    code = main(["plan", *LOCAL])
+def test_data_is_prepared_and_shown_without_azure(capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts, lengths and a conversation; a folder needs no workspace and no sign-in."""
+    code = main(["data", *LOCAL])
 
     said = capsys.readouterr().out
     assert 0 == code
-    assert "Phi-4-mini-instruct-ultrachat-bs1-cosine-ds2-lora-save_limit1-seqlen-1" in said
+    assert "train_sft" in said
+    assert "Tokens of a conversation in train_sft" in said
+
+
+def test_data_as_json_is_the_report_s_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a script reads of the data step is what the run's report holds of it."""
+    code = main(["data", *LOCAL, "--json"])
+
+    document = json.loads(capsys.readouterr().out)
+    assert 0 == code
+    assert {"name", "revision", "files"} <= set(document)
+    assert {"split", "path", "rows", "sha256"} <= set(document["files"][0])
+
+
+def test_plan_prices_and_changes_nothing(emulator: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything a run would check, what it would cost, and no request that changes anything."""
+    a100 = ("compute.size", "endpoint.instance_type")
+    settings = ["model.name=Phi-4-mini-instruct", "evaluation.baseline=false"]
+    settings += [f"{name}=Standard_NC24ads_A100_v4" for name in a100]
+    code = main(["plan", *LOCAL, *(word for one in settings for word in ("--set", one))])
+
+    said = capsys.readouterr().out
+    assert 0 == code
+    assert "Phi-4-mini-instruct-ultrachat-bs4-cosine-ds2-lora-save_limit1-seqlen512" in said
     assert "88.15 USD" in said
     assert "learning_rate_min" in said
     assert set() == {row["method"] for row in emulator.requests()} - {"GET"}
@@ -41,7 +64,7 @@ def test_plan_as_json_is_json_alone(emulator: Any, capsys: pytest.CaptureFixture
 
     document = json.loads(capsys.readouterr().out)
     assert 0 == code
-    assert "Phi-4-mini-instruct-ultrachat-demo" == document["plan"]["registered_name"]
+    assert "SmolLM2-135M-Instruct-ultrachat-demo" == document["plan"]["registered_name"]
     assert ["hour", "hour", "day"] == [line["per"] for line in document["prices"]]
 
 

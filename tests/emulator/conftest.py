@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+import yaml
 from azureml_emulator import settings as names
 
+from lifecycle.component import TrainingSpec
 from tests.conftest import RunningEmulator
 from tests.emulator.training import asking
 
@@ -146,15 +148,8 @@ def trained_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> T
                 "train_file_path": demo / "train_sft.jsonl",
                 "validation_file_path": demo / "test_sft.jsonl",
             }
-            recipe: dict[str, object] = {
-                "apply_lora": "true",
-                "lora_r": 16,
-                "lora_alpha": 32,
-                "learning_rate": 0.005,
-                "num_train_epochs": 12,
-                "per_device_train_batch_size": 16,
-                "per_device_eval_batch_size": 64,
-            }
-            asking.train(job, files, **recipe)
+            profile = yaml.safe_load(Path("profiles/tiny.yaml").read_text(encoding="utf-8"))
+            training = TrainingSpec.model_validate(profile["training"])
+            asking.train(job, files, **training.defaults | training.overrides)
             (job / "trained").touch()
     return TrainedModel(job)

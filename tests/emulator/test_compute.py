@@ -242,6 +242,7 @@ def test_nodes_in_use_count_against_the_quota(emulator: RunningEmulator, ask: Wi
     """A family that is all in use is as good as none; one more cluster fails until it is free."""
     kept = emulator.server.emulator
     assert 201 == ask("PUT", CLUSTER, _body(most=8)).status_code
+    kept.settle()
     assert compute.acquire_nodes(kept, "gpu-cluster", 8, "job")
     ask("PUT", "computes/another", _body())
     full = ask("GET", "computes/another").json()["properties"]
@@ -372,7 +373,8 @@ def test_under_instant_latency_no_node_idles(emulator: RunningEmulator, ask: Wir
     """A fast test is not billed for idle minutes: the meter stops with the job."""
     kept = emulator.server.emulator
     ask("PUT", CLUSTER, _body())
-    compute.acquire_nodes(kept, "gpu-cluster", 1, "job")
+    kept.settle()
+    assert compute.acquire_nodes(kept, "gpu-cluster", 1, "job")
     compute.release_nodes(kept, "gpu-cluster", "job")
 
     assert [] == emulator.open_meters()
@@ -381,7 +383,8 @@ def test_under_instant_latency_no_node_idles(emulator: RunningEmulator, ask: Wir
 def test_a_cluster_in_use_is_not_deleted(emulator: RunningEmulator, ask: Wire) -> None:
     """Deleting a cluster under a running job is refused."""
     ask("PUT", CLUSTER, _body())
-    compute.acquire_nodes(emulator.server.emulator, "gpu-cluster", 1, "job")
+    emulator.server.emulator.settle()
+    assert compute.acquire_nodes(emulator.server.emulator, "gpu-cluster", 1, "job")
     delete = f"{CLUSTER}?api-version=2023-08-01-preview&underlyingResourceAction=Delete"
 
     assert 409 == ask("DELETE", delete).status_code
@@ -398,7 +401,8 @@ def test_a_password_is_not_shown(ask: Wire) -> None:
 def test_the_sdk_lists_sizes_and_usage(ml: MLClient, emulator: RunningEmulator) -> None:
     """Sizes come with GPUs and cores, families with what is in use and what is allowed."""
     ml.compute.begin_create_or_update(_cluster()).result()
-    compute.acquire_nodes(emulator.server.emulator, "gpu-cluster", 2, "job")
+    emulator.server.emulator.settle()
+    assert compute.acquire_nodes(emulator.server.emulator, "gpu-cluster", 2, "job")
     sizes = {one.name: one for one in ml.compute.list_sizes()}
     usages = {one.name["value"]: one for one in ml.compute.list_usage()}
 

@@ -116,7 +116,8 @@ def test_idle_nodes_go_when_they_are_told(by_hand: RunningEmulator) -> None:
     size = {"vmSize": "Standard_DS3_v2", "scaleSettings": {"maxNodeCount": 2}}
     body = {"properties": {"computeType": "AmlCompute", "properties": size}}
     wire("PUT", "computes/cpu", body)
-    compute.acquire_nodes(kept, "cpu", 2, "job")
+    kept.settle()
+    assert compute.acquire_nodes(kept, "cpu", 2, "job")
     compute.release_nodes(kept, "cpu", "job")
     before = len(by_hand.open_meters())
 

@@ -45,7 +45,7 @@ def test_a_run_makes_a_model_and_leaves_no_meter(emulator: Any, run: Run) -> Non
     assert 0 == code, report["error"]
     assert "Completed" == report["state"]
     assert "Completed" == report["job"]["status"]
-    assert "Phi-4-mini-instruct-ultrachat-demo" == report["registered_model"]["name"]
+    assert "SmolLM2-135M-Instruct-ultrachat-demo" == report["registered_model"]["name"]
     assert report["metrics"]
     assert report["responses"][0]["reply"]
     assert (True, True) == (report["endpoint"]["created"], report["endpoint"]["deleted"])

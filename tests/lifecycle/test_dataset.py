@@ -1,4 +1,4 @@
-"""The data set as JSON lines: what is read, what is refused, and what is used again."""
+"""The data step as a whole: what is read, what is refused, and what is used again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lifecycle.dataset import DatasetSpec, download_data, preview
+from lifecycle.dataset import DatasetSpec, download_data
 from lifecycle.errors import DatasetError
 
 SPLITS = ("train_sft", "test_sft", "train_gen", "test_gen")
@@ -111,7 +111,7 @@ def test_every_local_form_gives_the_first_part_of_all_splits(
         file.split: file.rows for file in result.files
     }
     lines = Path(result.file("train_sft").path).read_text(encoding="utf-8").splitlines()
-    assert [conversation(n) for n in range(10)] == [json.loads(line)["messages"] for line in lines]
+    assert [{"messages": conversation(n)} for n in range(10)] == [json.loads(it) for it in lines]
     assert result.revision is None
 
 
@@ -186,10 +186,10 @@ def test_a_refused_row_leaves_nothing_behind(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "source")
     (source / "test_sft.jsonl").write_text('{"messages": [{"role": "user"}]}\n')
 
-    with pytest.raises(DatasetError, match=r"Row 0 of the split 'test_sft'.*content"):
+    with pytest.raises(DatasetError, match=r"test_sft:0: message 0 has no content"):
         download_data(spec_for(source), tmp_path / "out")
 
-    assert [] == list((tmp_path / "out").iterdir())
+    assert [".locks"] == [path.name for path in (tmp_path / "out").iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_rows_that_are_no_conversations_are_refused(row: dict[str, Any], tmp_pat
     source = write_jsonl(tmp_path / "source")
     (source / "train_sft.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
 
-    with pytest.raises(DatasetError, match=r"train_sft.*messages"):
+    with pytest.raises(DatasetError, match=r"train_sft.*message"):
         download_data(spec_for(source), tmp_path / "out")
 
 
@@ -242,9 +242,9 @@ def test_an_empty_folder_and_a_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_is_a_data_error(tmp_path: Path) -> None:
-    """What ``datasets`` raises, of whatever type, comes out as ours."""
-    source = write_jsonl(tmp_path / "source")
-    (source / "train_sft.jsonl").write_text("{{{ no JSON\n")
+    """What the libraries raise, of whatever type, comes out as ours."""
+    source = write_parquet(tmp_path / "source")
+    (source / "train_sft.parquet").write_bytes(b"no Parquet")
 
     with pytest.raises(DatasetError, match="could not be prepared") as refusal:
         download_data(spec_for(source), tmp_path / "out")
@@ -254,8 +254,10 @@ def test_an_unreadable_file_is_a_data_error(tmp_path: Path) -> None:
 
 def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
     """A pin that pins nothing is not passed over in silence."""
+    spec = spec_for(write_jsonl(tmp_path / "source"), revision="main")
+
     with pytest.raises(DatasetError, match="no revisions"):
-        download_data(spec_for(write_jsonl(tmp_path / "source"), revision="main"), tmp_path / "out")
+        download_data(spec, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -267,20 +269,20 @@ def test_an_unreachable_hub_is_a_data_error(
 ) -> None:
     """Offline by choice is final; a lost network may come back. Its own process: read at import."""
     program = """
-        import os
         import time
-        from pathlib import Path
         time.sleep = lambda seconds: None
+        from pathlib import Path
         from lifecycle.dataset import DatasetSpec, download_data
         from lifecycle.errors import DatasetError
         try:
-            download_data(DatasetSpec(path="nobody/nothing"), Path(os.environ["HF_HOME"]))
+            download_data(DatasetSpec(path="nobody/nothing"), Path("out"))
         except DatasetError as error:
             print(error.where, error.transient, error.message)
     """
     clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=tmp_path,
         env={
             **clean,
             "HF_HOME": str(tmp_path),
@@ -316,17 +318,6 @@ def test_names_that_are_given_win() -> None:
     spec = DatasetSpec(short_name="chat", model_suffix="chat-v2")
 
     assert ("chat", "chat-v2") == (spec.effective_short_name, spec.effective_model_suffix)
-
-
-def test_preview_shows_the_first_rows_of_each_split(tmp_path: Path) -> None:
-    """The log shows what will be trained on."""
-    result = download_data(spec_for(write_jsonl(tmp_path / "source")), tmp_path / "out")
-
-    shown = preview(result, rows=2)
-
-    assert "train_sft: 10 rows" in shown
-    assert "train_sft 1" in shown
-    assert "train_sft 2" not in shown
 
 
 def test_an_unknown_split_of_a_result_is_refused(tmp_path: Path) -> None:

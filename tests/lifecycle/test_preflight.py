@@ -8,7 +8,7 @@ import pytest
 
 from lifecycle.component import ComponentInput, ComponentResult, TrainingSpec
 from lifecycle.compute import ComputeSpec, ComputeState, SizeInfo
-from lifecycle.dataset import DatasetResult, DatasetSpec, SplitFile
+from lifecycle.dataset import DatasetResult, DatasetSpec, SplitFile, TokenLengths
 from lifecycle.endpoint import EndpointSpec
 from lifecycle.errors import (
     ComponentInputError,
@@ -137,6 +137,22 @@ def test_a_plan_says_all_that_the_job_needs() -> None:
     assert (FOUR_A100, 4) == (made.size.name, made.size.gpus)
     assert A100 == made.instance_type.name
     assert [] == made.warnings
+
+
+def test_a_plan_says_how_many_rows_will_be_cut_and_what_was_dropped() -> None:
+    """The trainer cuts long conversations in silence; the data step's own notes are there too."""
+    long = TokenLengths(method="estimated", mean=900, longest=1000, bins=[90, *[0] * 14, 10])
+    train = data().files[0].model_copy(update={"tokens": long, "dropped": {"empty": 2}})
+    given = data().model_copy(update={"files": [train, *data().files[1:]]})
+
+    def told(limit: int) -> str:
+        overrides: dict[str, Any] = {"max_seq_length": limit}
+        training = TrainingSpec(overrides=overrides)
+        return "\n".join(plan(data=given, training=training).warnings)
+
+    assert "train_sft: 2 rows were dropped (empty 2)." in told(1024)
+    assert "longer than" not in told(1024)
+    assert "about 10 of 100 rows are longer than max_seq_length, 512 tokens" in told(512)
 
 
 def test_a_plan_survives_json() -> None:

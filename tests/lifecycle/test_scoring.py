@@ -45,6 +45,23 @@ def write_rows(file: Path, *rows: Any) -> Path:
     return file
 
 
+def test_conversations_are_picked_from_parquet_as_from_json_lines(tmp_path: Path) -> None:
+    """Whatever the data step writes, what is asked is the same."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"messages": turns(f"{n}?", f"{n}.")} for n in range(50)]
+    lines = write_rows(tmp_path / "held_out.jsonl", *rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "held_out.parquet", row_group_size=7)
+
+    picked = [
+        pick_conversations(tmp_path / f"held_out.{form}", 5, 3) for form in ("jsonl", "parquet")
+    ]
+
+    assert lines.exists()
+    assert picked[0] == picked[1]
+
+
 def test_the_request_is_the_tutorials() -> None:
     """A model that answered the tutorial answers us."""
     request = build_request([Message(role="user", content="Hello?")])

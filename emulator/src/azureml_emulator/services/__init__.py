@@ -18,6 +18,7 @@ NAMES = (
     "region",
     "blobs",
     "datastores",
+    "data",
     "jobs",
     "history",
     "mlflow",
