@@ -38,6 +38,7 @@ PHASES: Mapping[str, Mapping[str, str]] = {
         "route_traffic": "routing the traffic",
         "invoke_endpoint": "asking",
         "evaluate_replies": "comparing the replies",
+        "keep_endpoint": "marking the endpoint as kept",
     },
     "Clean up": {
         "delete_endpoint": "deleting the endpoint",

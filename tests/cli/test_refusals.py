@@ -34,6 +34,13 @@ WORKSPACE = (
     "AZUREML_ARM_WORKSPACE_NAME",
 )
 
+# A model that asks for more than the profile's, so that there is more to be refused.
+BASE = (
+    "model.name=Phi-4-mini-instruct",
+    "compute.size=Standard_NC24ads_A100_v4",
+    "endpoint.instance_type=Standard_NC24ads_A100_v4",
+)
+
 CASES = [
     Case("unknown section", ("modle.name=x",), "ConfigurationError", "modle"),
     Case("unknown key", ("model.nmae=x",), "ConfigurationError", "model.nmae"),
@@ -140,7 +147,7 @@ def test_a_person_sees_one_message_and_no_traceback(
     """In a process of its own: Prefect's log says Failed, in a line, and the last word is ours."""
     command = [sys.executable, "-m", "cli", "run", "--config", "profiles/local.yaml"]
     ended = subprocess.run(
-        [*command, "--set", "compute.size=Standard_NC4as_T4_v3"],
+        [*command, "--set", "compute.size=Standard_D12_v2"],
         env={**os.environ, "FINETUNE_CACHE": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -178,7 +185,7 @@ def refuse(
         for name in case.without:
             monkeypatch.delenv(name)
         report = tmp_path / "report.json"
-        settings = [word for setting in case.settings for word in ("--set", setting)]
+        settings = [word for one in (*BASE, *case.settings) for word in ("--set", one)]
         code = main(["run", "--config", "profiles/local.yaml", "--report", str(report), *settings])
         return code, json.loads(report.read_text())
 

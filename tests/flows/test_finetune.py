@@ -65,7 +65,6 @@ def test_serverless_compute_and_a_baseline_work_too(emulator: Any, run: Run) -> 
         "compute.name=",
         "evaluation.baseline=true",
         "evaluation.conversations=2",
-        "endpoint.expires_after_minutes=150",
     )
 
     assert 0 == code, report["error"]
@@ -95,7 +94,7 @@ def test_an_endpoint_is_kept_where_it_is_asked_for(
 ) -> None:
     """A kept endpoint stays; the old model beside the new one gets none of its traffic."""
     code, report = run(
-        "endpoint.keep=true", "evaluation.baseline=true", "endpoint.expires_after_minutes=150"
+        "endpoint.keep=true", "evaluation.baseline=true", "evaluation.conversations=2"
     )
 
     assert 0 == code, report["error"]
@@ -177,7 +176,7 @@ def test_data_that_nobody_answered_is_refused_before_anything_is_spent(
 
 def test_an_endpoint_that_would_expire_in_use_is_refused(emulator: Any, run: Run) -> None:
     """A sweep must not delete what a long evaluation is still asking."""
-    exit_code, report = run("evaluation.baseline=true", "endpoint.deploy_deadline_minutes=60")
+    exit_code, report = run("endpoint.expires_after_minutes=90")
 
     assert 2 == exit_code
     assert "endpoint.expires_after_minutes" == report["error"]["where"]

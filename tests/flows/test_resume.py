@@ -13,6 +13,8 @@ from prefect.states import AwaitingRetry
 from flows.finetune import finetune_chat_model
 from lifecycle.config import FinetuneConfig, load_config
 
+pytestmark = pytest.mark.long
+
 SCORE = {"method": "POST", "path": r"^/score/"}
 DETAILS = {"method": "GET", "path": r"/history/.*/runs/ft-[^/]+/details$"}
 JOB = {"method": "PUT", "path": r"/jobs/ft-[^/]+$"}

@@ -50,9 +50,13 @@ def test_a_line_longer_than_what_is_read_at_once(tmp_path: Path, prepare: Prepar
     assert [turns(0), long] == rows_of(prepare(tmp_path))
 
 
-def test_objects_over_several_lines_are_not_json_lines(tmp_path: Path, prepare: Prepare) -> None:
-    """Pyarrow would take them; rows are counted by lines, so they are told."""
-    text = json.dumps({"messages": turns(0)}, indent=1)
+@pytest.mark.parametrize(
+    "text",
+    [json.dumps({"messages": turns(0)}, indent=1), lines(0, 1).replace("\n", "") + "\n"],
+    ids=["an object over several lines", "two objects on a line"],
+)
+def test_a_line_is_a_row(text: str, tmp_path: Path, prepare: Prepare) -> None:
+    """Rows are numbered by lines, so what is not one object a line is told."""
     (tmp_path / "train.jsonl").write_text(text, encoding="utf-8")
 
     with pytest.raises(DatasetError, match="train:0: it is not JSON"):
