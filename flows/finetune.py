@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from flows.hooks import is_put_away, put_away_cancelled, put_away_crashed
 from lifecycle.auth import WorkspaceSpec
@@ -32,7 +32,7 @@ from lifecycle.scoring import Conversation
 from lifecycle.signals import with_cleanup
 from tasks.auth import authenticate
 from tasks.component import get_component
-from tasks.compute import check_compute, ensure_compute, list_sizes
+from tasks.compute import check_compute, ensure_compute, list_sizes, put_away_cluster
 from tasks.dataset import download_data
 from tasks.endpoint import (
     ask_earlier_endpoints_away,
@@ -86,15 +86,24 @@ def finetune_chat_model(
 
     Returns:
         The run's report as JSON; as the data of a state of type COMPLETED and the name
-        StillBilling, where the run succeeded and something could not be seen gone.
+        StillBilling, where the run succeeded and something could not be seen gone. A state
+        CANCELLED where a person interrupted a deployed run.
     """
     with recording(current_report() or RunReport()) as report:
         report.flow_run_id = str(flow_run.id)
         try:
-            _run(report, workspace, model, compute, dataset, training, job, endpoint, evaluation)
-        finally:
-            report.end(sys.exception())
-            is_put_away(report.flow_run_id)
+            try:
+                _run(
+                    report, workspace, model, compute, dataset, training, job, endpoint, evaluation
+                )
+            finally:
+                report.end(sys.exception())
+                is_put_away(report.flow_run_id)
+        except KeyboardInterrupt:
+            if not report.resumable:
+                raise
+            # Ctrl-C on who serves the flow: a person has ended it, and it is not started again.
+            return Cancelled(message="Interrupted by a person.")
         if report.still_billing:
             names = ", ".join(report.still_billing)
             return Completed(
@@ -145,7 +154,7 @@ def _run(
     # From here on Azure is asked to make things: called directly, so that a cancel interrupts the
     # step and no create runs on in a thread after its caller is gone.
     report.spending = True
-    ready = ensure_compute(ref, compute, plan.size)
+    ready = ensure_compute(ref, compute, plan.size, run_id)
     report.compute = {
         "name": ready.name,
         "size": ready.size,
@@ -161,10 +170,13 @@ def _run(
         instance_type=plan.instance_type.name,
         instance_count=endpoint.instance_count,
     )
-    finished = with_cleanup(
-        lambda: _train(report, ref, plan, training, job, run_id),
-        lambda outcome: put_away_job(ref, report, outcome=outcome),
-    )
+
+    def end_training(outcome: BaseException | None) -> None:
+        has_ended = put_away_job(ref, report, outcome=outcome)
+        if has_ended and compute.delete_after and compute.name is not None:
+            put_away_cluster(ref, report, compute.name, outcome=outcome)
+
+    finished = with_cleanup(lambda: _train(report, ref, plan, training, job, run_id), end_training)
 
     reviewed = review_metrics.submit(facts, finished.name)
     registered = register_model(ref, finished, plan.registered_name)

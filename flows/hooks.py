@@ -59,6 +59,9 @@ def _put_away(flow: Flow[..., Any], flow_run: FlowRun, *, cancel_job: bool) -> N
             window = UNANSWERED_SECONDS if is_under_way(run_id, "submit_job") else 0.0
             ended = leftovers.put_away_job(ref, run_id, window_seconds=window)
             logger.info("The run's job: %s", ended or "it has none")
+            compute = flow_run.parameters.get("compute") or {}
+            if compute.get("delete_after") and compute.get("name"):
+                leftovers.put_away_cluster(ref, compute["name"], run_id)
 
 
 def _operation_seconds(flow_run: FlowRun) -> float:

@@ -17,6 +17,7 @@ from lifecycle import clients
 from lifecycle.azure import translated
 from lifecycle.clients import WorkspaceRef
 from lifecycle.errors import ComputeNotUsable, ServiceError, SizeNotAllowed, SizeUnknown
+from lifecycle.job import OWNER_TAG
 from lifecycle.plain import Result, Spec
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,13 @@ class ComputeSpec(Spec):
         description="Seconds that a node of a new cluster may idle before it is given back.",
         examples=[120],
     )
+    delete_after: bool = Field(
+        default=False,
+        title="Delete afterwards",
+        description="Delete the cluster when the job has ended, if this run made it. It costs "
+        "nothing either way: without a job it shrinks to no node.",
+        examples=[False],
+    )
 
 
 class SizeInfo(Result):
@@ -113,6 +121,9 @@ class ComputeState(Result):
     )
     min_instances: int = Field(title="Fewest nodes", description="Kept up.", examples=[0])
     max_instances: int = Field(title="Most nodes", description="May grow to.", examples=[2])
+    owner: str | None = Field(
+        default=None, title="Owner", description="Id of the flow run that made it, if one did."
+    )
 
 
 class ComputeResult(Result):
@@ -131,7 +142,7 @@ class ComputeResult(Result):
         title="Serverless", description="Whether there is no cluster.", examples=[False]
     )
     created: bool = Field(
-        title="Created", description="Whether this call made the cluster.", examples=[False]
+        title="Created", description="Whether this run made the cluster.", examples=[False]
     )
 
 
@@ -175,6 +186,7 @@ def check_compute(ref: WorkspaceRef, spec: ComputeSpec) -> ComputeState | None:
         provisioning_error=found.provisioning_errors or None,
         min_instances=int(found.min_instances or 0),
         max_instances=int(found.max_instances or 0),
+        owner=(found.tags or {}).get(OWNER_TAG),
     )
 
 
@@ -267,7 +279,9 @@ def require_allowed(
     )
 
 
-def ensure_compute(ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo) -> ComputeResult:
+def ensure_compute(
+    ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo, *, owner: str | None = None
+) -> ComputeResult:
     """Return the compute to train on, and make the cluster if Azure says that it is not there.
 
     A new cluster shrinks to no node when idle. A dedicated one is tried first; a low priority one
@@ -277,6 +291,7 @@ def ensure_compute(ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo) -> Comp
         ref: The workspace.
         spec: The compute asked for.
         size: What :func:`validate_compute` returned.
+        owner: The flow run's id, which a new cluster is tagged with.
 
     Raises:
         ComputeNotUsable: The cluster cannot be used, or Azure refuses to make it (quota).
@@ -287,9 +302,10 @@ def ensure_compute(ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo) -> Comp
     found = check_compute(ref, spec)
     if found is not None:
         _require_usable(spec, found)
-        return _result(spec, size, tier=found.tier, created=False)
+        is_ours = owner is not None and found.owner == owner
+        return _result(spec, size, tier=found.tier, created=is_ours)
     try:
-        _create(ref, spec, size, spec.tier)
+        _create(ref, spec, size, spec.tier, owner)
         return _result(spec, size, tier=spec.tier, created=True)
     except ComputeNotUsable as refusal:
         if spec.tier == "low_priority" or not spec.allow_low_priority or not size.low_priority:
@@ -299,7 +315,7 @@ def ensure_compute(ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo) -> Comp
             refusal.message,
             spec.name,
         )
-    _create(ref, spec, size, "low_priority")
+    _create(ref, spec, size, "low_priority", owner)
     return _result(spec, size, tier="low_priority", created=True)
 
 
@@ -331,7 +347,9 @@ def _require_usable(spec: ComputeSpec, found: ComputeState) -> None:
         )
 
 
-def _create(ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo, tier: Tier) -> None:
+def _create(
+    ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo, tier: Tier, owner: str | None
+) -> None:
     """Make the cluster and wait until it stands.
 
     Raises:
@@ -346,6 +364,7 @@ def _create(ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo, tier: Tier) ->
         min_instances=0,
         max_instances=max(spec.max_instances, spec.nodes),
         idle_time_before_scale_down=spec.idle_seconds_before_scale_down,
+        tags=None if owner is None else {OWNER_TAG: owner},
     )
     doing = f"creating the {tier.replace('_', ' ')} cluster {spec.name} of {size.name}"
     try:

@@ -6,14 +6,20 @@ be the second to come: whatever is gone already is no error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from pydantic import Field
 
 from lifecycle.azure import translated
 from lifecycle.clients import WorkspaceRef, ml_client
-from lifecycle.deletion import DELETE_DEADLINE_SECONDS, delete_endpoints, request_delete
+from lifecycle.deletion import (
+    DELETE_DEADLINE_SECONDS,
+    delete_endpoints,
+    find,
+    request_delete,
+)
 from lifecycle.endpoint import CREATED_TAG, EXPIRES_TAG, KEEP_TAG, OWNER_TAG
 from lifecycle.errors import ServiceError, StillBilling
 from lifecycle.job import cancel_job, find_job
@@ -22,6 +28,8 @@ from lifecycle.plain import Result
 from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, wait_until
 
 LOOK_AGAIN_SECONDS = 5.0
+# How long the nodes of a job that has just ended may still be said to work for it.
+RELEASE_SECONDS = 60.0
 
 
 class EndpointSummary(Result):
@@ -131,6 +139,91 @@ def put_away_job(
         clock=clock,
     )
     return None if job is None else cancel_job(ref, job.name, clock=clock)
+
+
+def put_away_cluster(
+    ref: WorkspaceRef, name: str, owner: str, *, clock: Clock = SYSTEM_CLOCK
+) -> bool:
+    """Delete the cluster if this run made it and nobody has a job on it.
+
+    Args:
+        ref: The workspace.
+        name: The cluster.
+        owner: The flow run's id.
+        clock: Whose time passes.
+
+    Returns:
+        Whether it is gone. One that is left shrinks to no node when its jobs have ended.
+
+    Raises:
+        StillBilling: It was to be deleted, and could not be seen gone.
+    """
+    cluster = _Cluster(ref, name, owner)
+    every = growing(0.5, LOOK_AGAIN_SECONDS)
+    try:
+        if wait_until(cluster.is_idle, every=every, deadline=RELEASE_SECONDS, clock=clock):
+            gone = wait_until(
+                cluster.is_gone, every=every, deadline=DELETE_DEADLINE_SECONDS, clock=clock
+            )
+            if not gone:
+                raise ServiceError(f"It was still there after {DELETE_DEADLINE_SECONDS:.0f} s.")
+    except ServiceError as error:
+        raise StillBilling(
+            f"The cluster {name} could not be deleted: {error.message}",
+            resources=[f"computes/{name}"],
+            where=name,
+        ) from cluster.refusal or error
+    return cluster.was_deleted
+
+
+class _Cluster:
+    """Looks at a cluster of the run's own, and has it deleted; what may pass is waited out."""
+
+    def __init__(self, ref: WorkspaceRef, name: str, owner: str) -> None:
+        self.was_deleted = False
+        self.refusal: ServiceError | None = None
+        self._compute: Any = ml_client(ref).compute
+        self._name = name
+        self._owner = owner
+
+    def is_idle(self) -> bool | None:
+        """Say that there is nothing to wait for: it is idle, or gone, or another's."""
+        return self._patiently(lambda: self._found() is None or not self._is_busy())
+
+    def is_gone(self) -> bool | None:
+        def delete() -> bool:
+            found = self._found()
+            if found is not None and found.provisioning_state != "Deleting":
+                with translated(f"deleting the cluster {self._name}", where=self._name):
+                    self._compute.begin_delete(self._name)
+                self.was_deleted = True
+            return found is None
+
+        return self._patiently(delete)
+
+    def _found(self) -> Any | None:
+        """Return the cluster if it is there and the run's."""
+        found = find(
+            f"reading the cluster {self._name}",
+            self._name,
+            lambda: self._compute.get(self._name),
+        )
+        return found if found and (found.tags or {}).get(OWNER_TAG) == self._owner else None
+
+    def _is_busy(self) -> bool:
+        with translated(f"listing the nodes of {self._name}", where=self._name):
+            # The SDK takes over the wire's spelling beside its own.
+            nodes = [vars(node) for node in self._compute.list_nodes(self._name)]
+        return any(node.get("runId") or node.get("run_id") for node in nodes)
+
+    def _patiently(self, look: Callable[[], bool]) -> bool | None:
+        try:
+            return look() or None
+        except ServiceError as error:
+            if not error.transient and error.status not in (401, 404, 409):
+                raise
+            self.refusal = error
+            return None
 
 
 def _of_run(ref: WorkspaceRef, owner: str, clock: Clock) -> list[EndpointSummary]:

@@ -20,7 +20,6 @@ from lifecycle.errors import EndpointError, ServiceError, StillBilling
 from lifecycle.registration import RegisteredModel
 from lifecycle.report import RunReport
 from lifecycle.scoring import Conversation
-from lifecycle.signals import deferred_signals
 
 from .step import step
 
@@ -132,24 +131,21 @@ def put_away_endpoint(
     logger, name = get_run_logger(), report.endpoint["name"]
     is_unanswered = not report.endpoint["created"] and not isinstance(outcome, EndpointError)
     report.may_bill(f"onlineEndpoints/{name}")
-    with deferred_signals():
-        logger.info("Deleting endpoint %s; Ctrl-C waits until it is gone", name)
+    logger.info("Deleting endpoint %s; Ctrl-C waits until it is gone", name)
+    try:
+        was_there = lifecycle.request_delete(workspace, name, operation_seconds=operation_seconds)
+        unanswered = is_unanswered and not was_there
         try:
-            was_there = lifecycle.request_delete(
-                workspace, name, operation_seconds=operation_seconds
-            )
-            unanswered = is_unanswered and not was_there
-            try:
-                gone = delete_endpoint(workspace, name, create_unanswered=unanswered)
-            except StillBilling:
-                raise
-            except Exception as error:
-                logger.warning("The task delete_endpoint could not run: %r", error)
-                gone = lifecycle.confirm_deleted(workspace, name, create_unanswered=unanswered)
-            report.endpoint_is_gone(gone.deleted_at)
-        except StillBilling as problem:
-            logger.error("%s", problem)
-            report.add_trouble(problem, outcome)
+            gone = delete_endpoint(workspace, name, create_unanswered=unanswered)
+        except StillBilling:
+            raise
+        except Exception as error:
+            logger.warning("The task delete_endpoint could not run: %r", error)
+            gone = lifecycle.confirm_deleted(workspace, name, create_unanswered=unanswered)
+        report.endpoint_is_gone(gone.deleted_at)
+    except StillBilling as problem:
+        logger.error("%s", problem)
+        report.add_trouble(problem, outcome)
 
 
 def ask_earlier_endpoints_away(workspace: WorkspaceRef, run_id: str) -> None:

@@ -8,6 +8,7 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run, task_run
 
 from lifecycle import job as lifecycle
+from lifecycle import leftovers
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import TrainingSpec
 from lifecycle.errors import FinetuneError
@@ -15,8 +16,6 @@ from lifecycle.job import JobRef, JobResult, JobSpec, JobStep
 from lifecycle.logs import LogLine
 from lifecycle.preflight import Plan
 from lifecycle.report import RunReport, current_report
-from lifecycle.signals import deferred_signals
-from lifecycle.waiting import growing, wait_until
 
 from .runs import has_retries_left, is_cancelled, logged_by
 from .step import step
@@ -72,8 +71,8 @@ def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResu
 
 def put_away_job(
     workspace: WorkspaceRef, report: RunReport, *, outcome: BaseException | None
-) -> None:
-    """Cancel, in a ``finally``, a job that this run leaves unfinished, without hiding its outcome.
+) -> bool:
+    """Cancel a job that this run leaves unfinished, without hiding how the run ended.
 
     A run that fails for good, or that a person interrupts or cancels, will not come back for its
     job. One that is terminated from outside may, and one with retries left will: its job goes on,
@@ -84,33 +83,36 @@ def put_away_job(
         report: The run, and the job as far as it is known. A job that may go on is named in
             ``still_billing``.
         outcome: The exception in flight, or None; a note is added where the job may go on.
+
+    Returns:
+        Whether the job has ended.
     """
     if outcome is None:
-        return
+        return True
     assert report.flow_run_id is not None
+    logger = get_run_logger()
     if report.resumable and _comes_back(report.flow_run_id, outcome):
-        get_run_logger().warning("The job, if there is one, goes on: the next attempt adopts it")
-        return
+        logger.warning("The job, if there is one, goes on: the next attempt adopts it")
+        return False
     name = report.job["name"] if report.job else lifecycle.job_name(report.flow_run_id, 1)
     report.may_bill(f"jobs/{name}")
-    with deferred_signals():
-        get_run_logger().info("Canceling job %s; Ctrl-C waits until it has ended", name)
-        try:
-            # A submit that was interrupted may take effect yet; one that failed has looked itself.
-            patience = 0.0 if isinstance(outcome, Exception) or report.job else UNANSWERED_SECONDS
-            job = wait_until(
-                lambda: lifecycle.find_job(workspace, str(report.flow_run_id)),
-                every=growing(0.5, 5.0),
-                deadline=patience,
-            )
-            if job is not None:
-                ended = lifecycle.cancel_job(workspace, job.name)
-                if report.job is not None:
-                    report.job["status"] = ended
-            report.is_gone(f"jobs/{name}")
-        except FinetuneError as problem:
-            get_run_logger().error("%s", problem)
-            report.add_trouble(problem, outcome)
+    logger.info("Canceling job %s; Ctrl-C waits until it has ended", name)
+    try:
+        # A submit that was interrupted may take effect yet; one that failed has looked itself.
+        is_known = isinstance(outcome, Exception) or report.job is not None
+        ended = leftovers.put_away_job(
+            workspace,
+            report.flow_run_id,
+            window_seconds=0.0 if is_known else UNANSWERED_SECONDS,
+        )
+        if report.job is not None and ended is not None:
+            report.job["status"] = ended
+        report.is_gone(f"jobs/{name}")
+    except FinetuneError as problem:
+        logger.error("%s", problem)
+        report.add_trouble(problem, outcome)
+        return False
+    return True
 
 
 def _comes_back(flow_run_id: str, outcome: BaseException) -> bool:

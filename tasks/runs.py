@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect import get_client, get_run_logger
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -15,11 +17,12 @@ from prefect.client.schemas.filters import (
     TaskRunFilter,
     TaskRunFilterName,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.context import FlowRunContext
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry
 
 from lifecycle.owners import Owner
 
@@ -72,6 +75,7 @@ def owner_of(flow_run_id: str) -> Owner | None:
         run_id = UUID(flow_run_id)
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(run_id).state
+            was_cancelled = _was_cancelled(client, run_id)
             beats = client.read_events(
                 EventFilter(
                     event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
@@ -84,10 +88,38 @@ def owner_of(flow_run_id: str) -> Owner | None:
     if state is None:
         return None
     return Owner(
-        state=state.type.value,
+        # A cancel whose runner died with it ends as a crash, when the heartbeats are missed.
+        state="CANCELLED" if was_cancelled else state.type.value,
         ended_at=state.timestamp if state.is_final() else None,
         heartbeat_at=beats[0].occurred if beats else None,
     )
+
+
+def restart(flow_run_id: str, most_attempts: int) -> str:
+    """Have a crashed run started again by whoever runs its deployment, as *Retry* in the UI does.
+
+    Returns:
+        What was done, or why nothing was.
+    """
+    retry: State[Any] = AwaitingRetry()
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(flow_run_id))
+        if run.state is None or not run.state.is_crashed():
+            return f"It is {run.state_name}: nothing to do."
+        if _was_cancelled(client, run.id):
+            return "It was cancelled before it crashed: it stays as it is."
+        if run.deployment_id is None:
+            return "It belongs to no deployment: nobody would run it."
+        if run.run_count >= most_attempts:
+            return f"It was started {run.run_count} times: it stays as it is."
+        result = client.set_flow_run_state(run.id, retry)
+    return f"Attempt {run.run_count + 1}: {result.status.value.lower()}."
+
+
+def _was_cancelled(client: SyncPrefectClient, run_id: UUID) -> bool:
+    """Say whether the state before its last was Cancelling."""
+    states = sorted(client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
+    return len(states) > 1 and states[-1].is_crashed() and states[-2].is_cancelling()
 
 
 def is_under_way(flow_run_id: str, step: str) -> bool:

@@ -21,6 +21,8 @@ from azureml_emulator.pytest_plugin import RunningEmulator
 
 from lifecycle.clients import WorkspaceRef, forget
 
+pytest_plugins = ["tests.stage"]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the session a Prefect of its own, before Prefect is imported and reads it once."""

@@ -74,6 +74,21 @@ def test_serverless_compute_and_a_baseline_work_too(emulator: Any, run: Run) -> 
     assert "compute" not in {meter["kind"] for meter in emulator.ledger()["meters"]}
 
 
+def test_the_cluster_that_the_run_made_is_deleted_where_it_is_asked_for(
+    emulator: Any, workspace: WorkspaceRef, run: Run
+) -> None:
+    """The first run makes it and deletes it; without being asked to, it stays, without a node."""
+    _, report = run("compute.delete_after=true")
+    assert [] == [found.name for found in ml_client(workspace).compute.list()]
+    assert True is report["compute"]["created"]
+
+    run("evaluation.baseline=false")
+    _, report = run("compute.delete_after=true")
+    assert ["gpu-cluster"] == [found.name for found in ml_client(workspace).compute.list()]
+    assert False is report["compute"]["created"]
+    assert [] == emulator.open_meters()
+
+
 def test_an_endpoint_is_kept_where_it_is_asked_for(
     emulator: Any, run: Run, workspace: WorkspaceRef
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -26,6 +27,38 @@ def test_a_cancelled_run_cancels_its_job(served: Any) -> None:
 
 
 @pytest.mark.long
+def test_ctrl_c_ends_a_deployed_run_for_good(served: Any) -> None:
+    """Who serves the flow at a terminal presses it: that is a cancel, not a crash."""
+    run = served.start_run()
+    served.await_line(run, "[chat_completion_finetune] step")
+    [flow] = served.pids()
+
+    os.kill(flow, signal.SIGINT)
+
+    assert "cancelled" == served.await_state(run, "cancelled", "crashed", "completed")
+    assert [("a1", "Canceled")] == served.jobs(run)
+    served.await_no_meter()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+def test_a_second_sigterm_does_not_cut_the_cleanup_off(served: Any, pause: float) -> None:
+    """An impatient supervisor, in mid-deployment."""
+    before = served.requests()
+    run = served.start_run()
+    served.await_request("PUT", DEPLOYMENT, since=before)
+    [flow] = served.pids()
+
+    os.kill(flow, signal.SIGTERM)
+    time.sleep(pause)
+    os.kill(flow, signal.SIGTERM)
+
+    assert "crashed" == served.await_state(run, "cancelled", "crashed", "completed")
+    assert [("a1", "Completed")] == served.jobs(run)
+    served.await_no_meter(30)
+
+
+@pytest.mark.long
 def test_a_cancelled_run_leaves_no_endpoint(served: Any) -> None:
     """Cancel in the UI, in mid-deployment: the endpoint is gone."""
     before = served.requests()
@@ -39,6 +72,7 @@ def test_a_cancelled_run_leaves_no_endpoint(served: Any) -> None:
     served.await_no_meter()
 
 
+@pytest.mark.long
 def test_a_killed_run_leaves_no_endpoint(served: Any) -> None:
     """SIGKILL in mid-deployment, when nothing of the run's own can act: its parent does."""
     before = served.requests()

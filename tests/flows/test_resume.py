@@ -20,6 +20,7 @@ DETAILS = {"method": "GET", "path": r"/history/.*/runs/ft-[^/]+/details$"}
 JOB = {"method": "PUT", "path": r"/jobs/ft-[^/]+$"}
 
 
+@pytest.mark.long
 def test_a_killed_run_comes_back_to_its_job(served: Any) -> None:
     """SIGKILL while it streams, then Retry in the UI: the job goes on, and its log is whole."""
     run, step = served.start_run(), "[chat_completion_finetune] "

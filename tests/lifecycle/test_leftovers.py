@@ -7,19 +7,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from azureml_emulator.services import compute
 
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import TrainingSpec
+from lifecycle.compute import ComputeSpec, SizeInfo, check_compute, ensure_compute
 from lifecycle.endpoint import EndpointRef, EndpointSpec, create_endpoint, keep_endpoint
 from lifecycle.endpoint import plan_endpoint as plan
 from lifecycle.errors import StillBilling
 from lifecycle.job import job_name, submit_job
-from lifecycle.leftovers import ask_endpoints_away, list_ours, put_away_endpoints, put_away_job
+from lifecycle.leftovers import (
+    ask_endpoints_away,
+    list_ours,
+    put_away_cluster,
+    put_away_endpoints,
+    put_away_job,
+)
 
 RUN = "8a4f0c52-3f1e-4a60-9d0e-6f9c3b7a1d24"
 OTHER = "00000000-0000-4000-8000-00000000000a"
 DELETE = {"method": "DELETE", "path": "/onlineEndpoints/[^/]+$"}
 LIST = {"method": "GET", "path": "/onlineEndpoints$"}
+SIZE = SizeInfo(name="Standard_NC24ads_A100_v4", gpus=1, vcpus=24, memory_gb=220, low_priority=True)
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
@@ -114,6 +123,56 @@ def test_asking_awaits_nothing(
     assert [made.name] == names(workspace)
     ask_endpoints_away(workspace, RUN)
     assert [] == names(workspace)
+
+
+@pytest.fixture
+def cluster(workspace: WorkspaceRef) -> str:
+    """A cluster that the run made."""
+    spec = ComputeSpec(name="made-by-it", size=SIZE.name)
+    assert True is ensure_compute(workspace, spec, SIZE, owner=RUN).created
+    return "made-by-it"
+
+
+def test_the_runs_own_cluster_is_deleted_and_no_other(
+    workspace: WorkspaceRef, cluster: str, clock: Any
+) -> None:
+    """Also by a later attempt, which finds it there; deleting again is no error."""
+    spec = ComputeSpec(name=cluster, size=SIZE.name)
+
+    assert True is ensure_compute(workspace, spec, SIZE, owner=RUN).created
+    assert False is ensure_compute(workspace, spec, SIZE, owner=OTHER).created
+    assert False is put_away_cluster(workspace, cluster, OTHER, clock=clock)
+    assert check_compute(workspace, spec) is not None
+    assert True is put_away_cluster(workspace, cluster, RUN, clock=clock)
+    assert None is check_compute(workspace, spec)
+    assert False is put_away_cluster(workspace, cluster, RUN, clock=clock)
+
+
+def test_a_cluster_with_a_job_on_it_is_left(
+    emulator: Any, workspace: WorkspaceRef, cluster: str, clock: Any
+) -> None:
+    """Somebody else uses it meanwhile; it shrinks to no node when that job has ended."""
+    inner = emulator.server.emulator
+    with inner.store.transaction():
+        assert compute.acquire_nodes(inner, cluster, 1, "somebody's")
+
+    assert False is put_away_cluster(workspace, cluster, RUN, clock=clock)
+    assert check_compute(workspace, ComputeSpec(name=cluster, size=SIZE.name)) is not None
+
+
+def test_a_cluster_that_cannot_be_deleted_is_named(
+    emulator: Any, workspace: WorkspaceRef, cluster: str, clock: Any
+) -> None:
+    """A refusal that may pass is waited out; one for good is told."""
+    emulator.faults({"match": {"method": "DELETE"}, "nth": [1, 2], "effect": {"status": 409}})
+    assert True is put_away_cluster(workspace, cluster, RUN, clock=clock)
+    ensure_compute(workspace, ComputeSpec(name=cluster, size=SIZE.name), SIZE, owner=RUN)
+    emulator.faults({"match": {"method": "DELETE"}, "effect": {"status": 403}})
+
+    with pytest.raises(StillBilling) as problem:
+        put_away_cluster(workspace, cluster, RUN, clock=clock)
+
+    assert [f"computes/{cluster}"] == problem.value.resources
 
 
 def test_a_live_job_is_canceled_and_its_end_awaited(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -38,11 +39,21 @@ SECONDS = {
     "job.finalize": 0.2,
     "job.cancel": 0.5,
 }
+QUICK = (
+    "compute.idle_seconds_before_scale_down=1",
+    "evaluation.baseline=false",
+    "evaluation.conversations=1",
+)
 SERVED = """
+from prefect import serve
+
 from flows.finetune import finetune_chat_model
+from flows.restart import restart_crashed_run
+from flows.sweep import sweep_endpoints
 
 if __name__ == "__main__":
-    finetune_chat_model.serve(name="served", limit=4, pause_on_shutdown=False)
+    flows = (finetune_chat_model, sweep_endpoints, restart_crashed_run)
+    serve(*(flow.to_deployment("served") for flow in flows), limit=4, pause_on_shutdown=False)
 """
 
 
@@ -60,8 +71,7 @@ class Stage:
         """Schedule a run of the local profile now, and return its id."""
         from lifecycle.config import load_config
 
-        settings = ("compute.idle_seconds_before_scale_down=1", *settings)
-        config = load_config(Path("profiles/local.yaml"), settings)
+        config = load_config(Path("profiles/local.yaml"), (*QUICK, *settings))
         with _client() as client:
             deployment = client.read_deployment_by_name(self.deployment)
             run = client.create_flow_run_from_deployment(
@@ -214,6 +224,7 @@ def stage(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "PYTHONPATH": os.pathsep.join(sys.path),
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.2",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }
     try:
         yield Stage(server, environ)
@@ -234,7 +245,7 @@ def served(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     stage.deployment = "finetune-chat-model/served"
     stage.runner, stage.log = runner, folder / "log"
     try:
-        _await_deployment(stage.deployment, runner)
+        _await_deployment("restart-crashed-run/served", runner)
         yield stage
     finally:
         runner.send_signal(signal.SIGTERM)
@@ -242,6 +253,25 @@ def served(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             runner.wait(timeout=60)
         except subprocess.TimeoutExpired:
             runner.kill()
+
+
+@pytest.fixture(scope="module")
+def automated(served: Stage) -> Iterator[Stage]:
+    """The stage with automations, which look after the runs and are quick to act."""
+    from deployments.automations import ensure_automations
+
+    names = ensure_automations(
+        finetune=["finetune-chat-model/served"],
+        sweep="sweep-endpoints/served",
+        restart="restart-crashed-run/served",
+        heartbeat_seconds=30,
+        grace=timedelta(0),
+    )
+    yield served
+    with _client() as client:
+        for name in names:
+            for found in client.read_automations_by_name(name):
+                client.delete_automation(found.id)
 
 
 def _await_deployment(name: str, runner: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,30 @@
+"""``restart_crashed_run``: start a run again whose process died; it comes back to its job."""
+
+# No `from __future__ import annotations`: see flows/finetune.py.
+
+from typing import Annotated
+from uuid import UUID
+
+from prefect import flow
+from pydantic import Field
+
+from tasks.runs import restart
+
+
+@flow(name="restart-crashed-run")
+def restart_crashed_run(
+    flow_run_id: UUID, most_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+) -> str:
+    """Start a crashed run again, as *Retry* in the UI does; an automation runs this.
+
+    It is harmless to run this twice. A run that a person ended is not started again.
+
+    Args:
+        flow_run_id: The run that crashed.
+        most_attempts: How often a run may be started in all: one that dies of its own doing must
+            not be started for ever.
+
+    Returns:
+        What was done, or why nothing was.
+    """
+    return restart(str(flow_run_id), most_attempts)

@@ -1,0 +1,120 @@
+"""What Prefect does by itself when a run ends badly: started again, swept after, found dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.flows import flow
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Running
+
+from deployments.automations import HEARTBEAT_SECONDS
+from tasks.runs import owner_of, restart
+
+DEPLOYMENT = r"/onlineEndpoints/[^/]+/deployments/[^/]+$"
+
+
+def test_a_killed_run_is_started_again_and_trains_once(automated: Any) -> None:
+    """SIGKILL in mid-deployment: its endpoint goes, its job is met again, and it completes."""
+    before = automated.requests()
+    run = automated.start_run()
+    automated.await_request("PUT", DEPLOYMENT, since=before)
+    [process] = automated.pids()
+
+    os.kill(process, signal.SIGKILL)
+
+    assert "completed" == automated.await_state(run, "completed"), automated.said()
+    assert [("a1", "Completed")] == automated.jobs(run)
+    assert ["a1", "a2"] == automated.endpoints(since=before)
+    automated.await_no_meter()
+    assert 1 <= len(_runs_of("sweep-endpoints"))
+
+
+def test_a_cancelled_run_leaves_nothing_and_is_not_started_again(automated: Any) -> None:
+    """Cancel in the UI, in mid-deployment."""
+    before = automated.requests()
+    run = automated.start_run()
+    automated.await_request("PUT", DEPLOYMENT, since=before)
+
+    automated.change_state(run, Cancelling())
+
+    assert "cancelled" == automated.await_state(run, "cancelled"), automated.said()
+    assert [("a1", "Completed")] == automated.jobs(run)
+    automated.await_no_meter()
+    assert run not in {
+        str(one.parameters["flow_run_id"]) for one in _runs_of("restart-crashed-run")
+    }
+
+
+def test_the_heartbeat_that_is_waited_for_is_the_one_that_is_set() -> None:
+    """Else healthy runs are taken for crashed."""
+    document = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))
+    [environ] = {
+        tuple(sorted(one["work_pool"]["job_variables"]["env"].items()))
+        for one in document["deployments"]
+    }
+
+    assert str(HEARTBEAT_SECONDS) == dict(environ)["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
+
+
+@pytest.mark.parametrize(
+    ("states", "answer"),
+    [
+        ([Running(), Completed()], "It is Completed: nothing to do."),
+        ([Running(), Cancelling(), Crashed()], "It was cancelled before it crashed"),
+        ([Running(), Crashed()], "It belongs to no deployment"),
+        ([Running(), Cancelled()], "It is Cancelled"),
+    ],
+    ids=["completed", "cancelled-then-crashed", "no-deployment", "cancelled"],
+)
+def test_what_is_not_started_again(prefect_server: str, states: list[Any], answer: str) -> None:
+    """What a person has ended, what has ended well, and what nobody would run."""
+    run = _run_through(states)
+
+    assert restart(run, 3).startswith(answer)
+
+
+def test_a_run_is_not_started_for_ever(automated: Any) -> None:
+    """One that dies of its own doing; and a second restart finds nothing to do."""
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("sweep-endpoints/served")
+        run = client.create_flow_run_from_deployment(deployment.id, state=Running())
+        client.set_flow_run_state(run.id, Crashed(), force=True)
+
+    assert "It was started 1 times: it stays as it is." == restart(str(run.id), 1)
+    assert "Attempt 2: accept." == restart(str(run.id), 2)
+    assert restart(str(run.id), 2).startswith("It is AwaitingRetry")
+
+
+def test_a_cancel_that_ends_as_a_crash_is_a_cancel(prefect_server: str) -> None:
+    """Its runner died with it; nobody comes back for its job."""
+    cancelled = owner_of(_run_through([Running(), Cancelling(), Crashed()]))
+
+    assert cancelled is not None
+    assert "CANCELLED" == cancelled.state
+
+
+def _run_through(states: list[Any]) -> str:
+    """Make a run without a deployment, and take it through these states."""
+    with get_client(sync_client=True) as client:
+        first, *others = states
+        run = client.create_flow_run(flow(lambda: None, name=f"run-{uuid.uuid4()}"), state=first)
+        for state in others:
+            client.set_flow_run_state(run.id, state, force=True)
+    return str(run.id)
+
+
+def _runs_of(name: str) -> list[FlowRun]:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[name])))
