@@ -41,6 +41,7 @@ def test_a_killed_run_is_started_again_and_trains_once(automated: Any) -> None:
     assert 1 <= len(_runs_of("sweep-endpoints"))
 
 
+@pytest.mark.long
 def test_a_cancelled_run_leaves_nothing_and_is_not_started_again(automated: Any) -> None:
     """Cancel in the UI, in mid-deployment."""
     before = automated.requests()

@@ -73,6 +73,7 @@ def test_a_cancelled_run_leaves_no_endpoint(served: Any) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_a_killed_run_leaves_no_endpoint(served: Any) -> None:
     """SIGKILL in mid-deployment, when nothing of the run's own can act: its parent does."""
     before = served.requests()
