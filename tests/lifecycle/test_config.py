@@ -74,9 +74,10 @@ def test_a_wrong_value_is_refused_with_its_place(setting: str, where: str, said:
     assert said in refusal.value.message
 
 
-@pytest.mark.parametrize(
-    "text", ["2001-99-99", "!!bool x", "!!int x", "{a", "*a", "9" * 5000, "[" * 2000, "&a [*a]"]
-)
+UNREADABLE = "2001-99-99", "!!bool x", "!!int x", "{a", "*a", "9" * 5000, "[" * 2000, "&a [*a]"
+
+
+@pytest.mark.parametrize("text", [*UNREADABLE, "x" * 5000])
 def test_a_value_that_cannot_be_read_is_refused(text: str) -> None:
     """Whatever the YAML reader raises of it."""
     with pytest.raises(ConfigurationError) as refusal:
