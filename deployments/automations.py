@@ -1,7 +1,6 @@
-"""``python -m deployments.automations``: what Prefect does by itself when a run ends badly.
+"""What Prefect does by itself: when a run ends badly, and when data changes.
 
-Run it after ``prefect deploy --all``; again after a change. It makes four automations on the
-server that PREFECT_API_URL names, or brings those that are there up to date:
+Four automations, made or brought up to date:
 
 - a run whose heartbeats stop is marked Crashed (the open-source server does not do that itself);
 - a run that crashed is started again, and comes back to its training job;
@@ -190,8 +189,3 @@ def take_automation_away(client: SyncPrefectClient, name: str) -> None:
     """Delete an automation that may be there."""
     for one in client.read_automations_by_name(name):
         client.delete_automation(one.id)
-
-
-if __name__ == "__main__":
-    for name in ensure_automations():
-        print(name)

@@ -17,6 +17,8 @@ RESTART = "restart-crashed-run/restart-crashed"
 FINETUNE = (RETRAIN, ON_DEMAND)
 """The deployments that train."""
 
+ALL = (*FINETUNE, SWEEP, RESTART)
+
 HEARTBEAT_SECONDS = 60
 """What prefect.yaml sets for the runs of :data:`FINETUNE` (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from prefect import Flow
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
@@ -58,7 +59,7 @@ def local_deployments(
 def _local(
     deployment: dict[str, Any], config: dict[str, Any], retrain_every: float | None
 ) -> RunnerDeployment:
-    flow = load_flow_from_entrypoint(deployment["entrypoint"])
+    flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"])
     name = f"{flow.name}/{deployment['name']}"
     accepted = flow.parameters.properties
     given = config if name in FINETUNE else {k: v for k, v in config.items() if k == "workspace"}
@@ -67,7 +68,8 @@ def _local(
     schedules = [_schedule(one) for one in deployment.get("schedules", [])]
     if name == RETRAIN and retrain_every is not None:
         schedules = [_every(retrain_every, one.slug) for one in schedules]
-    return flow.to_deployment(
+    return RunnerDeployment.from_flow(
+        flow,
         deployment["name"],
         description=deployment["description"],
         tags=deployment["tags"],
