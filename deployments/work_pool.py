@@ -1,8 +1,8 @@
 """``python -m deployments.work_pool FILE``: make the work pool that a file describes.
 
-Such files are in deployments/pools/: a type of work pool and values of its job variables. They become the defaults of the
-pool's base job template, so that prefect.yaml is the same wherever the flows run. The values are
-checked against Prefect's own schema of that type first.
+Such files are in deployments/pools/: a type of work pool and values of its job variables. They
+become the defaults of the pool's base job template, so that prefect.yaml is the same wherever the
+flows run. The values are checked against Prefect's own schema of that type first.
 """
 
 from __future__ import annotations

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prefect import get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -19,7 +17,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flows import flow
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Running
 
-from deployments.automations import HEARTBEAT_SECONDS
 from tasks.runs import owner_of, restart
 
 DEPLOYMENT = r"/onlineEndpoints/[^/]+/deployments/[^/]+$"
@@ -55,17 +52,6 @@ def test_a_cancelled_run_leaves_nothing_and_is_not_started_again(automated: Any)
     assert run not in {
         str(one.parameters["flow_run_id"]) for one in _runs_of("restart-crashed-run")
     }
-
-
-def test_the_heartbeat_that_is_waited_for_is_the_one_that_is_set() -> None:
-    """Else healthy runs are taken for crashed."""
-    document = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))
-    [environ] = {
-        tuple(sorted(one["work_pool"]["job_variables"]["env"].items()))
-        for one in document["deployments"]
-    }
-
-    assert str(HEARTBEAT_SECONDS) == dict(environ)["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
 
 
 @pytest.mark.parametrize(
