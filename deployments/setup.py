@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
@@ -53,6 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     except FinetuneError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 2 if isinstance(error, Refused) else 1
+    except httpx.HTTPError as error:
+        print(f"setup: Prefect did not answer: {error}", file=sys.stderr)
+        return 1
     print(f"Workspace {workspace.ref.name} in {workspace.region}; {RETRAIN} is scheduled.")
     for name in (*made, *told):
         print(f"Automation: {name}")
