@@ -50,6 +50,7 @@ from tasks.metrics import review_metrics
 from tasks.model import select_model
 from tasks.preflight import check_plan
 from tasks.registration import register_model
+from tasks.runs import tell_still_billing
 
 BASELINE_DEPLOYMENT = "baseline"
 
@@ -99,6 +100,7 @@ def finetune_chat_model(
             finally:
                 report.end(sys.exception())
                 is_put_away(report.flow_run_id)
+                tell_still_billing(report.still_billing)
         except KeyboardInterrupt:
             if not report.resumable:
                 raise

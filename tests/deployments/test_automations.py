@@ -7,12 +7,10 @@ import signal
 import time
 import uuid
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-import yaml
 from prefect import get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -31,7 +29,7 @@ from prefect.states import (
     Suspended,
 )
 
-from deployments.automations import HEARTBEAT_SECONDS, lost_heartbeat
+from deployments.automations import lost_heartbeat
 from tasks.runs import owner_of, restart
 
 DEPLOYMENT = r"/onlineEndpoints/[^/]+/deployments/[^/]+$"
@@ -92,17 +90,6 @@ def test_a_run_whose_heartbeats_stop_has_crashed(automated: Any) -> None:
             client.delete_automation(watch)
 
     assert ["Crashed", "Running", "Suspended"] == [run.state_name for run in seen]
-
-
-def test_the_heartbeat_that_is_waited_for_is_the_one_that_is_set() -> None:
-    """Else healthy runs are taken for crashed."""
-    document = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))
-    [environ] = {
-        tuple(sorted(one["work_pool"]["job_variables"]["env"].items()))
-        for one in document["deployments"]
-    }
-
-    assert str(HEARTBEAT_SECONDS) == dict(environ)["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
 
 
 @pytest.mark.parametrize(
