@@ -264,7 +264,7 @@ def test_it_reaches_nothing_of_the_users(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "No workspace is configured"),
+        ([], "Nothing names a workspace"),
         (["--set", "model.nam=x"], "did you mean 'name'?"),
         (["--port", "{taken}"], "--port {taken}: the port cannot be had"),
         (["--state", "/dev/null"], "--state /dev/null: the folder cannot be used"),
