@@ -233,6 +233,22 @@ def test_a_stack_that_was_killed_comes_back_to_its_run(
 
 
 @pytest.mark.long
+def test_a_stack_that_was_stopped_goes_on(make_stack: Callable[[float], Stack]) -> None:
+    """It knows its runs, and its schedules are no longer paused."""
+    stack = make_stack(5)
+    stack.start()
+    [first, *_] = stack.wait(lambda: stack.runs(state={"type": {"any_": ["RUNNING"]}}))
+    assert 0 == stack.stop(signal.SIGTERM, everyone=False)
+
+    stack.start()
+
+    stack.wait(lambda: stack.runs(state={"type": {"any_": ["RUNNING"]}}))
+    [known] = stack.runs(id={"any_": [first["id"]]})
+    assert "CANCELLED" == known["state_type"]
+    assert 0 == stack.stop(signal.SIGTERM, everyone=False)
+
+
+@pytest.mark.long
 def test_it_reaches_nothing_of_the_users(
     make_stack: Callable[[float], Stack], tmp_path: Path
 ) -> None:
@@ -264,7 +280,7 @@ def test_it_reaches_nothing_of_the_users(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "No workspace is configured"),
+        ([], "Nothing names a workspace"),
         (["--set", "model.nam=x"], "did you mean 'name'?"),
         (["--port", "{taken}"], "--port {taken}: the port cannot be had"),
         (["--state", "/dev/null"], "--state /dev/null: the folder cannot be used"),
