@@ -1,0 +1,133 @@
+"""What is true, as the emulator saw it, and whether a run kept its promises and told the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from azureml_emulator.control import Control
+
+from lifecycle.endpoint import OWNER_TAG
+from lifecycle.errors import FinetuneError
+from lifecycle.report import EXIT_CODES, EXIT_STILL_BILLING
+
+# Nodes that nobody works on are given back in this time.
+SETTLE_SECONDS = 5.0
+
+Row = dict[str, Any]
+
+
+class Seen(NamedTuple):
+    """What the emulator saw.
+
+    Args:
+        meters: Every meter ever.
+        jobs: Every job ever, oldest first.
+        models: Every registered model.
+    """
+
+    meters: list[Row]
+    jobs: list[Row]
+    models: list[Row]
+
+    def open(self) -> list[str]:
+        """Return the names of what is billed still."""
+        return [meter["resource"] for meter in self.meters if meter["stopped"] is None]
+
+
+def look(control: Control) -> Seen:
+    """Ask the emulator what it saw."""
+    inventory = control.inventory()
+    return Seen(control.ledger()["meters"], inventory["jobs"], inventory["models"])
+
+
+def settled(control: Control, seconds: float = SETTLE_SECONDS) -> Seen:
+    """Look until no meter is open, for so many seconds at most."""
+    end = time.monotonic() + seconds
+    while (seen := look(control)).open() and time.monotonic() < end:
+        time.sleep(0.1)
+    return seen
+
+
+def broken_promises(seen: Seen, owners: Iterable[str] | None = None) -> list[str]:
+    """Return what the guarantees forbid and was seen: a meter left open, a job too many.
+
+    Args:
+        seen: What the emulator saw.
+        owners: The runs whose jobs are judged; all where not given.
+    """
+    found = [f"still billed: {_tail(name)}" for name in seen.open()]
+    by_owner: dict[str, list[Row]] = {}
+    for job in seen.jobs:
+        by_owner.setdefault(job["tags"].get(OWNER_TAG, ""), []).append(job)
+    for owner, jobs in by_owner.items():
+        if owners is None or owner in set(owners):
+            found += _too_many(jobs)
+    return found
+
+
+def untruths(code: int, report: Row, seen: Seen) -> list[str]:
+    """Return what ``finetune run`` said, by report and exit code, and is not so."""
+    state, billing = report["state"], report["still_billing"]
+    found = []
+    if code != (EXIT_STILL_BILLING if billing else EXIT_CODES.get(state)):
+        found.append(f"exit code {code} for {state}, still billing {billing}")
+    if billing and not seen.open():
+        found.append(f"says that these may be billed, and none is: {billing}")
+    if state == "Completed":
+        found += _incomplete(report, seen)
+    elif not _is_clear(report["error"]):
+        found.append(f"{state} with no clear error: {report['error']}")
+    if state == "Refused" and (seen.meters or seen.jobs or seen.models):
+        found.append("Refused, and something was made")
+    live = [job["name"] for job in seen.jobs if job["ended"] is None]
+    if live and not billing:
+        found.append(f"still running, and not said: {live}")
+    return found
+
+
+def _incomplete(report: Row, seen: Seen) -> list[str]:
+    """Return what a completed run says that it has done, and nobody saw."""
+    job, model, endpoint = report["job"], report["registered_model"], report["endpoint"]
+    found = []
+    if not any((one["name"], one["status"]) == (job["name"], "Completed") for one in seen.jobs):
+        found.append(f"the job {job['name']} is not Completed")
+    known = (model["name"], model["version"], job["name"])
+    if not any((one["name"], one["version"], one["job"]) == known for one in seen.models):
+        found.append(f"the model {model['name']} is not registered")
+    ends = [
+        meter["stopped"]
+        for meter in seen.meters
+        if meter["kind"] == "endpoint" and _tail(meter["resource"]) == endpoint["name"]
+    ]
+    if not ends:
+        found.append(f"the endpoint {endpoint['name']} never was")
+    if endpoint["deleted"] and None in ends:
+        found.append(f"the endpoint {endpoint['name']} is there")
+    if not all(response["reply"] for response in report["responses"] or [{"reply": ""}]):
+        found.append("nothing was replied")
+    return found
+
+
+def _is_clear(error: Row | None) -> bool:
+    """Say whether it is one of our errors, which has a code, a message and a remedy."""
+    return error is not None and error["code"] in _codes(FinetuneError) and bool(error["remedy"])
+
+
+def _codes(kind: type[FinetuneError]) -> set[str]:
+    return {kind.code}.union(*(_codes(below) for below in kind.__subclasses__()))
+
+
+def _too_many(jobs: list[Row]) -> list[str]:
+    found = []
+    for earlier, later in zip(jobs, jobs[1:], strict=False):
+        if earlier["status"] == "Completed":
+            found.append(f"{later['name']} was submitted after {earlier['name']} had completed")
+        elif earlier["ended"] is None or later["created"] < earlier["ended"]:
+            found.append(f"{later['name']} was submitted while {earlier['name']} was live")
+    return found
+
+
+def _tail(resource: str) -> str:
+    return resource.rstrip("/").rpartition("/")[2]
