@@ -48,13 +48,14 @@ class Ground:
         folder: For everything that they write.
         environ: What they are given beside the emulator's variables.
         log: Where what they print goes.
+        port: Of its emulators.
     """
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], log: TextIO) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str], log: TextIO, port: int) -> None:
         self._folder = folder
         self._environ = {**environ, "FINETUNE_CACHE": str(folder / "cache")}
         self._log = log
-        self._port = free_port()
+        self._port = port
         # One folder, so that the certificates stay where the clients of this process know them.
         self._state = folder / "emulator"
 
@@ -111,4 +112,4 @@ def ground(log: Path) -> Iterator[Ground]:
         }
         os.environ.update(environ)
         with redirect_stderr(file):
-            yield Ground(Path(name), environ, file)
+            yield Ground(Path(name), environ, file, free_port())

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 def cases() -> list[str]:
     """Return the name of each case: what changes something first, the cloud's metadata last."""
     recorded: list[str] = json.loads(CASES.read_text(encoding="utf-8"))
-    ordered = sorted(recorded, key=_importance)
+    ordered = sorted(recorded, key=importance)
     return [f"{request} {fault}" for request in ordered for fault in FAULTS]
 
 
@@ -124,6 +124,13 @@ def template(path: str) -> str:
     return "/".join("{}" if _VARIES.fullmatch(part) else part for part in path.split("/"))
 
 
+def importance(request: str) -> int:
+    """Return 0 for what changes something, 1 for what reads, 2 for the cloud's metadata."""
+    if request.partition(" ")[0] in _WRITES:
+        return 0
+    return 2 if " /metadata/" in request else 1
+
+
 def _rule(request: str) -> dict[str, Any]:
     what, _, nth = request.rpartition("#")
     method, _, path = what.partition(" ")
@@ -145,12 +152,6 @@ def _judged(ran: Ran, control: Control, struck: int, began: float) -> dict[str, 
 def _row(verdict: str, outcome: str, began: float, problems: list[str]) -> dict[str, Any]:
     seconds = round(time.monotonic() - began, 1)
     return {"verdict": verdict, "outcome": outcome, "seconds": seconds, "problems": problems}
-
-
-def _importance(request: str) -> int:
-    if request.partition(" ")[0] in _WRITES:
-        return 0
-    return 2 if " /metadata/" in request else 1
 
 
 if __name__ == "__main__":

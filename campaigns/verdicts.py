@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from azureml_emulator.control import Control
@@ -121,7 +122,7 @@ def _codes(kind: type[FinetuneError]) -> set[str]:
 
 def _too_many(jobs: list[Row]) -> list[str]:
     found = []
-    for earlier, later in zip(jobs, jobs[1:], strict=False):
+    for earlier, later in pairwise(jobs):
         if earlier["status"] == "Completed":
             found.append(f"{later['name']} was submitted after {earlier['name']} had completed")
         elif earlier["ended"] is None or later["created"] < earlier["ended"]:

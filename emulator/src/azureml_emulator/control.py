@@ -77,7 +77,7 @@ class Control:
         return events
 
     def _control(self, method: str, name: str, body: Any = None) -> Any:
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310  the emulator
             f"{self.url}/_emulator/{name}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
