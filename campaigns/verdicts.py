@@ -16,6 +16,9 @@ from lifecycle.report import EXIT_CODES, EXIT_STILL_BILLING
 # Nodes that nobody works on are given back in this time.
 SETTLE_SECONDS = 5.0
 
+# What Python and Prefect raise for a signal.
+_SIGNALS = ("KeyboardInterrupt", "TerminationSignal")
+
 Row = dict[str, Any]
 
 
@@ -112,8 +115,12 @@ def _incomplete(report: Row, seen: Seen) -> list[str]:
 
 
 def _is_clear(error: Row | None) -> bool:
-    """Say whether it is one of our errors, which has a code, a message and a remedy."""
-    return error is not None and error["code"] in _codes(FinetuneError) and bool(error["remedy"])
+    """Say whether it is one of our errors, which have a remedy, or tells of a signal."""
+    if error is None or not error["message"]:
+        return False
+    if error["code"] in _SIGNALS:
+        return True
+    return error["code"] in _codes(FinetuneError) and bool(error.get("remedy"))
 
 
 def _codes(kind: type[FinetuneError]) -> set[str]:

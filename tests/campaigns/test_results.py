@@ -65,7 +65,7 @@ def test_the_page_says_what_was_not_run(tmp_path: Path, verdict: str) -> None:
     page = report.page(tmp_path)
 
     assert len(kills.cases()) - 1 == page.count(f"*{report.NOT_RUN}* |")
-    assert 1 == page.count(f"| {verdict} |")
+    assert 1 == page.partition("## Kill matrix")[2].count(f"| {verdict} |")
     assert f"{len(requests.cases())} runs" in page
 
 

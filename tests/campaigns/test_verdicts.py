@@ -86,7 +86,7 @@ def test_a_true_report_is_believed() -> None:
         (0, {**COMPLETED, "responses": []}, GOOD, "nothing was replied"),
         (3, {**COMPLETED, "still_billing": ["x"]}, GOOD, "none is"),
         (2, {**COMPLETED, "state": "Refused", "error": ERROR}, GOOD, "something was made"),
-        (1, {**COMPLETED, "state": "Failed", "error": {"code": "KeyError"}}, GOOD, "no clear"),
+        (1, {**COMPLETED, "state": "Failed", "error": {"code": "KeyError", "message": "x"}}, GOOD, "no clear"),
     ],
 )
 def test_an_untruth_is_named(code: int, report: Any, seen: Seen, problem: str) -> None:
