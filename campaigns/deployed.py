@@ -81,20 +81,11 @@ class Crew:
         self._process: subprocess.Popen[bytes] | None = None
 
     def deploy(self) -> None:
-        """Make the deployments and their automations, once the crew is at work."""
-        from deployments.automations import ensure_automations
-
+        """Make the deployments, and start the process."""
         if self.way is WAYS["worker"]:
             self._prefect("work-pool", "create", "finetune", "--type", "process", "--overwrite")
             self._prefect("--no-prompt", "deploy", "--all")
         self.start()
-        ensure_automations(
-            finetune=[self.way.finetune],
-            sweep=self.way.sweep,
-            restart=self.way.restart,
-            heartbeat_seconds=HEARTBEAT_SECONDS,
-            grace=timedelta(0),
-        )
 
     def start(self) -> None:
         """Start the process, and return when its deployments are there."""
@@ -145,6 +136,19 @@ class Crew:
         with self._log.open("a") as log:
             command = [sys.executable, "-m", "prefect", *words]
             subprocess.run(command, env=self.environ, stdout=log, stderr=log, check=True)
+
+
+def automate(ways: list[Way]) -> None:
+    """Have the automations look after the runs of all these ways; the first one acts for them."""
+    from deployments.automations import ensure_automations
+
+    ensure_automations(
+        finetune=[way.finetune for way in ways],
+        sweep=ways[0].sweep,
+        restart=ways[0].restart,
+        heartbeat_seconds=HEARTBEAT_SECONDS,
+        grace=timedelta(0),
+    )
 
 
 def schedule(deployment: str, *settings: str) -> str:

@@ -190,13 +190,12 @@ class Scene:
         )
 
     def crew(self, way: str) -> Crew:
-        """Return who runs flows in this way, at work; whoever runs them in another way stops."""
-        for other in [name for name in self._crews if name != way]:
-            self._crews.pop(other).stop()
+        """Return who runs flows in this way, at work and looked after."""
         if way not in self._crews:
             LOGS.mkdir(parents=True, exist_ok=True)
             self._crews[way] = Crew(WAYS[way], self.environ, LOGS / f"kills-{way}.log")
             self._crews[way].deploy()
+            deployed.automate([crew.way for crew in self._crews.values()])
         return self._crews[way]
 
     def close(self) -> None:

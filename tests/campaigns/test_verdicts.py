@@ -11,6 +11,7 @@ from campaigns.verdicts import Seen, broken_promises, untruths
 ENDPOINT = "/subscriptions/s/onlineEndpoints/local-x-a1"
 MODEL = {"name": "m", "version": "1", "job": "ft-x-a1"}
 ERROR = {"code": "JobFailed", "message": "It failed.", "remedy": "Look."}
+UNCLEAR = {"code": "KeyError", "message": "x", "remedy": None}
 COMPLETED: dict[str, Any] = {
     "state": "Completed",
     "error": None,
@@ -86,7 +87,7 @@ def test_a_true_report_is_believed() -> None:
         (0, {**COMPLETED, "responses": []}, GOOD, "nothing was replied"),
         (3, {**COMPLETED, "still_billing": ["x"]}, GOOD, "none is"),
         (2, {**COMPLETED, "state": "Refused", "error": ERROR}, GOOD, "something was made"),
-        (1, {**COMPLETED, "state": "Failed", "error": {"code": "KeyError", "message": "x"}}, GOOD, "no clear"),
+        (1, {**COMPLETED, "state": "Failed", "error": UNCLEAR}, GOOD, "no clear"),
     ],
 )
 def test_an_untruth_is_named(code: int, report: Any, seen: Seen, problem: str) -> None:
