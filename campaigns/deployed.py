@@ -18,7 +18,9 @@ from .stage import PROFILE, awaited, ended, flow_processes, processes
 
 # The shortest that Prefect allows; a run is taken for dead after three that are missed.
 HEARTBEAT_SECONDS = 30
+ENDPOINT_PREFIX = "local"
 QUICK = (
+    f"endpoint.name_prefix={ENDPOINT_PREFIX}",
     "compute.idle_seconds_before_scale_down=1",
     "evaluation.baseline=false",
     "evaluation.conversations=1",
@@ -181,15 +183,6 @@ def state(run_id: str) -> str:
     except httpx.HTTPError:
         return "unknown"
     return "unknown" if found is None else str(found.type.value).lower()
-
-
-def result(run_id: str) -> dict[str, Any] | None:
-    """Return the report that is the run's result; None where it has none."""
-    with client() as prefect:
-        found = prefect.read_flow_run(UUID(run_id)).state
-    if found is None or not isinstance(found.data, dict):
-        return None
-    return found.data
 
 
 def cancel(run_id: str) -> None:

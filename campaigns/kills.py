@@ -27,7 +27,7 @@ from . import deployed, results
 from .deployed import QUICK, WAYS, Crew
 from .results import BROKEN, HELD
 from .stage import PROFILE, EmulatorProcess, Patience, PrefectServer, awaited, ended, free_port
-from .verdicts import broken_promises, look, settled, untruths
+from .verdicts import broken_promises, look, settled, untrue_end, untruths
 
 CASES = results.FOLDER / "cases" / "kills.json"
 LOGS = Path("runs/campaigns")
@@ -244,13 +244,7 @@ class Scene:
         end = self._end(run, ends)
         seen = settled(self.control, max(BOUND_SECONDS - (time.monotonic() - struck), 20.0))
         problems = broken_promises(seen, [run])
-        if end == "completed":
-            report = deployed.result(run)
-            problems += untruths(0, report, seen) if report else []
-        if end == "cancelled":
-            live = [job["name"] for job in seen.jobs if job["ended"] is None]
-            problems += [f"cancelled, and its job goes on: {name}" for name in live]
-        return end, problems
+        return end, problems + untrue_end(end, run, deployed.ENDPOINT_PREFIX, seen)
 
     def _end(self, run: str, ends: tuple[str, ...]) -> str:
         """Wait until the run has ended for good: one that crashed is started again."""

@@ -23,7 +23,7 @@ from . import deployed, results
 from .kills import AWAY_SECONDS, Scene, stage
 from .requests import FAULTS
 from .results import BROKEN, HELD
-from .verdicts import broken_promises, settled
+from .verdicts import broken_promises, settled, untrue_end
 
 # Of a hundred requests, how many meet which fault.
 PER_CENT = {
@@ -141,6 +141,10 @@ def _judged(scene: Scene, runs: list[str]) -> dict[str, Any]:
         states = {run: deployed.state(run) for run in runs}
     seen = settled(scene.control, 120)
     problems = broken_promises(seen)
+    for run, state in states.items():
+        problems += untrue_end(state, run, deployed.ENDPOINT_PREFIX, seen)
+        if state not in _ENDED:
+            problems.append(f"no end: {run} is {state}")
     left = len(seen.open())
     if left:
         problems += _swept(scene)

@@ -11,6 +11,7 @@ from azureml_emulator.control import Control
 
 from lifecycle.endpoint import OWNER_TAG
 from lifecycle.errors import FinetuneError
+from lifecycle.names import endpoint_name
 from lifecycle.report import EXIT_CODES, EXIT_STILL_BILLING
 
 # Nodes that nobody works on are given back in this time.
@@ -88,6 +89,29 @@ def untruths(code: int, report: Row, seen: Seen) -> list[str]:
     live = [job["name"] for job in seen.jobs if job["ended"] is None]
     if live and not billing:
         found.append(f"still running, and not said: {live}")
+    return found
+
+
+def untrue_end(state: str, run_id: str, endpoint_prefix: str, seen: Seen) -> list[str]:
+    """Return what the state of a deployed run says that is not so.
+
+    Args:
+        state: Its type in Prefect, in lower case.
+        run_id: The flow run's id.
+        endpoint_prefix: Of the names of its endpoints.
+        seen: What the emulator saw.
+    """
+    jobs = [job for job in seen.jobs if job["tags"].get(OWNER_TAG) == run_id]
+    found = [f"{state}, and its job goes on: {job['name']}" for job in jobs if job["ended"] is None]
+    if state != "completed":
+        return found
+    if not jobs or jobs[-1]["status"] != "Completed":
+        found.append(f"completed, and its job is not: {jobs}")
+    if not any(model["tags"].get(OWNER_TAG) == run_id for model in seen.models):
+        found.append("completed, and no model of its own is registered")
+    name = endpoint_name(endpoint_prefix, run_id, 1).removesuffix("1")
+    if not any(_tail(meter["resource"]).startswith(name) for meter in seen.meters):
+        found.append("completed, and it never had an endpoint")
     return found
 
 

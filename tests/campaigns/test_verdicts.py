@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from campaigns.verdicts import Seen, broken_promises, untruths
+from campaigns.verdicts import Seen, broken_promises, untrue_end, untruths
+from lifecycle.names import endpoint_name
 
 ENDPOINT = "/subscriptions/s/onlineEndpoints/local-x-a1"
 MODEL = {"name": "m", "version": "1", "job": "ft-x-a1"}
@@ -93,5 +94,41 @@ def test_a_true_report_is_believed() -> None:
 def test_an_untruth_is_named(code: int, report: Any, seen: Seen, problem: str) -> None:
     """Whatever the report or the exit code says that is not so."""
     found = untruths(code, report, seen)
+
+    assert any(problem in one for one in found), found
+
+
+RUN = "00000000-0000-4000-8000-000000000001"
+OWNED = {"finetune-owner": RUN}
+
+
+def _seen(status: str = "Completed", ended: str | None = "10:05") -> Seen:
+    name = endpoint_name("local", RUN, 2)
+    return Seen(
+        [{"resource": f"/onlineEndpoints/{name}", "kind": "endpoint", "stopped": "10:09"}],
+        [{**_job(1, status, "10:00", ended), "tags": OWNED}],
+        [{**MODEL, "tags": OWNED}],
+    )
+
+
+def test_a_true_state_is_believed() -> None:
+    """Also where the endpoint was a later attempt's."""
+    assert [] == untrue_end("completed", RUN, "local", _seen())
+    assert [] == untrue_end("cancelled", RUN, "local", _seen("Canceled")._replace(models=[]))
+
+
+@pytest.mark.parametrize(
+    ("state", "seen", "problem"),
+    [
+        ("completed", _seen("Canceled"), "its job is not"),
+        ("completed", _seen()._replace(jobs=[]), "its job is not"),
+        ("completed", _seen()._replace(models=[]), "no model"),
+        ("completed", _seen()._replace(meters=[]), "never had an endpoint"),
+        ("cancelled", _seen("Running", None), "goes on"),
+    ],
+)
+def test_an_untrue_state_is_named(state: str, seen: Seen, problem: str) -> None:
+    """What Prefect shows is what was seen."""
+    found = untrue_end(state, RUN, "local", seen)
 
     assert any(problem in one for one in found), found
