@@ -37,7 +37,8 @@ _LATE_HEARTBEATS = 3
 _RUN = "prefect.flow-run."
 # By the names of states, and not by their types: ours is a COMPLETED that is named for its trouble.
 _BADLY = ("Crashed", "Cancelled", "Failed", "TimedOut", "StillBilling")
-_ENDED = ("Completed", *_BADLY)
+# In these nothing of a run is alive, or none of it ought to be.
+_AT_REST = ("Completed", *_BADLY, "AwaitingRetry", "Paused", "Suspended")
 
 
 def ensure_automations(
@@ -86,8 +87,9 @@ def lost_heartbeat(watched: Iterable[UUID], heartbeat: timedelta) -> AutomationC
             match=ResourceSpecification({"prefect.resource.id": f"{_RUN}*"}),
             match_related=_of(watched),
             for_each={"prefect.resource.id"},
-            after={f"{_RUN}heartbeat", f"{_RUN}Running"},
-            expect={f"{_RUN}heartbeat", *(_RUN + name for name in _ENDED)},
+            # Retrying: what Running is called when a run is started again.
+            after={_RUN + name for name in ("heartbeat", "Running", "Retrying")},
+            expect={_RUN + name for name in ("heartbeat", *_AT_REST)},
             posture=Posture.Proactive,
             threshold=1,
             within=within,
