@@ -163,12 +163,7 @@ def schedule(deployment: str, *settings: str) -> str:
         run = prefect.create_flow_run_from_deployment(
             found.id,
             parameters=config.model_dump(mode="json"),
-            job_variables={
-                "env": {
-                    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-                    "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
-                }
-            }
+            job_variables={"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)}}
             if deployment == WAYS["worker"].finetune
             else None,
         )
