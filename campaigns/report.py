@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -59,7 +60,7 @@ def page(folder: Path) -> str:
         _kills(results.latest(folder / "kills.jsonl")),
         _soak(results.rows(folder / "soak.jsonl")),
     ]
-    return "\n".join(parts)
+    return "\n".join(_wrapped(line) for line in "\n".join(parts).split("\n"))
 
 
 def _requests(found: dict[str, dict[str, Any]]) -> str:
@@ -194,6 +195,16 @@ def _provenance(rows: Iterable[dict[str, Any]]) -> str:
     told = ", ".join(f"{commit} ({count})" for commit, count in commits.most_common())
     hours = sum(row["seconds"] for row in found) / 3600
     return f"Run on {' and '.join(days)}, {hours:.1f} hours in all, at the commits {told}."
+
+
+def _wrapped(line: str) -> str:
+    """Return a line of prose as lines of 100 columns; tables stay."""
+    if len(line) <= 100 or line.startswith("|"):
+        return line
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(
+        line, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> list[str]:
