@@ -15,7 +15,12 @@ from .results import BROKEN, HELD, NOT_REACHED
 PAGE = results.FOLDER.parent / "docs" / "reliability.md"
 
 NOT_RUN = "not run"
-_KINDS = {"PUT, POST, DELETE": 0, "GET, HEAD": 1, "the cloud's metadata": 2}
+_KINDS = (
+    "PUT, POST, DELETE in the workspace",
+    "PUT, POST elsewhere",
+    "GET, HEAD",
+    "the cloud's metadata",
+)
 
 _INTRODUCTION = """\
 # Reliability: the two guarantees, tried by breaking things
@@ -72,7 +77,7 @@ def _requests(found: dict[str, dict[str, Any]]) -> str:
     ]
     by_kind = [
         (name, *_counts([case for case in cases if requests.importance(case) == rank], known))
-        for name, rank in _KINDS.items()
+        for rank, name in enumerate(_KINDS)
     ]
     head = ("", "cases", "completed", "failed, clearly", "not reached", BROKEN, NOT_RUN)
     lines = [

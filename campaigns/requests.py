@@ -125,10 +125,14 @@ def template(path: str) -> str:
 
 
 def importance(request: str) -> int:
-    """Return 0 for what changes something, 1 for what reads, 2 for the cloud's metadata."""
-    if request.partition(" ")[0] in _WRITES:
-        return 0
-    return 2 if " /metadata/" in request else 1
+    """Return 0 for what changes something in the workspace, 3 for the cloud's metadata.
+
+    Between them, 1 for what scores and stores, and 2 for what only reads.
+    """
+    method, _, path = request.partition(" ")
+    if method in _WRITES:
+        return 0 if path.startswith("{workspace}") else 1
+    return 3 if path.startswith("/metadata/") else 2
 
 
 def _rule(request: str) -> dict[str, Any]:
