@@ -25,7 +25,7 @@ from azureml_emulator.control import Control
 
 from . import deployed, results
 from .deployed import QUICK, WAYS, Crew
-from .results import BROKEN, HELD
+from .results import BROKEN, HELD, NOT_REACHED
 from .stage import PROFILE, EmulatorProcess, Patience, PrefectServer, awaited, ended, free_port
 from .verdicts import broken_promises, look, settled, untrue_end, untruths
 
@@ -48,7 +48,7 @@ _OF_A_CREW = ("UI cancel", "worker SIGTERM", "host death")
 
 # Seconds that a server which was killed stays away.
 AWAY_SECONDS = 3.0
-STRIKE_SECONDS = 180.0
+STRIKE_SECONDS = 240.0
 END_SECONDS = 420.0
 # The Azure operation in progress, and 60 s; where heartbeats have to be missed first, their time.
 BOUND_SECONDS = 90.0
@@ -118,9 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
         for case in results.to_run(cases(), chosen):
             row = {"case": case, **scene.play(case), **results.stamp()}
             results.append(chosen.out, row)
-            print(f"{row['verdict']:8} {row['outcome']:22} {row['seconds']:6.1f} s  {case}")
+            print(f"{row['verdict']:12} {row['outcome']:22} {row['seconds']:6.1f} s  {case}")
             for problem in row["problems"]:
-                print(f"         {problem}")
+                print(f"             {problem}")
             sys.stdout.flush()
             worst |= row["verdict"] == BROKEN
     return worst
@@ -142,6 +142,10 @@ def full_list() -> list[str]:
                 is_first = place == (row + column) % len(ways)
                 (first if is_first else rest).append(f"{way} | {kind} | {moment}")
     return [*first, *rest]
+
+
+class MissedError(Exception):
+    """Raised when the moment did not come, so that nothing was struck."""
 
 
 class Scene:
@@ -172,12 +176,13 @@ class Scene:
                 outcome, problems = self._in_process(kind, MOMENTS[moment])
             else:
                 outcome, problems = self._deployed(self.crew(way), kind, MOMENTS[moment])
+        except MissedError as missed:
+            self.control.faults()
+            return _row(NOT_REACHED, "no strike", began, [str(missed)])
         except Patience as late:
             outcome, problems = "no end", [str(late)[:500]]
         self.control.faults()
-        seconds = round(time.monotonic() - began, 1)
-        verdict = BROKEN if problems else HELD
-        return {"verdict": verdict, "outcome": outcome, "seconds": seconds, "problems": problems}
+        return _row(BROKEN if problems else HELD, outcome, began, problems)
 
     def mark(self, moment: Moment) -> None:
         """Have the emulator tell when the moment has come, and hold its request back."""
@@ -235,7 +240,12 @@ class Scene:
 
     def _deployed(self, crew: Crew, kind: str, moment: Moment) -> tuple[str, list[str]]:
         run = deployed.schedule(crew.way.finetune)
-        self._await_strike(moment, None)
+        try:
+            self._await_strike(moment, None)
+        except MissedError:
+            deployed.cancel(run)  # It must not meet the next case's moment.
+            self._end(run, ("cancelled", "completed", "failed"))
+            raise
         self._strike(kind, crew.flows(), crew, run)
         struck = time.monotonic()
         ends = ("cancelled", "completed") if kind in ("SIGINT", "UI cancel") else ("completed",)
@@ -257,10 +267,15 @@ class Scene:
     def _await_strike(self, moment: Moment, process: subprocess.Popen[bytes] | None) -> None:
         def look_for_it() -> bool | None:
             if process is not None and process.poll() is not None:
-                raise Patience(f"the run ended with {process.returncode} before its moment came")
+                raise MissedError(f"the run ended with {process.returncode} first")
             return self.control.struck() > 0 or None
 
-        awaited(look_for_it, STRIKE_SECONDS, lambda: f"{moment}")
+        try:
+            awaited(look_for_it, STRIKE_SECONDS, lambda: f"{moment}")
+        except Patience as late:
+            if process is not None:
+                process.kill()
+            raise MissedError(str(late)) from late
         time.sleep(moment.after)
 
     def _strike(self, kind: str, pids: list[int], crew: Crew | None, run: str) -> None:
@@ -308,6 +323,11 @@ class Scene:
         swept = sweep(ref, True, datetime.now(UTC) + timedelta(hours=5))
         problems = [f"not swept: {failure.name}: {failure.error}" for failure in swept.failed]
         return problems + broken_promises(settled(self.control, 20))
+
+
+def _row(verdict: str, outcome: str, began: float, problems: list[str]) -> dict[str, Any]:
+    seconds = round(time.monotonic() - began, 1)
+    return {"verdict": verdict, "outcome": outcome, "seconds": seconds, "problems": problems}
 
 
 @contextmanager

@@ -45,7 +45,7 @@ make campaign-requests                    # goes on where the results end, for a
 make campaign-kills OPTIONS='--sample 20 --seed 7'
 make campaign-soak OPTIONS='--minutes 10'
 .venv/bin/python -m campaigns.requests --shard 1/4     # every fourth case: for several machines
-.venv/bin/python -m campaigns.requests --again         # also what was broken
+.venv/bin/python -m campaigns.requests --again         # also what has not held
 ```
 """
 

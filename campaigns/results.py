@@ -26,7 +26,7 @@ class Chosen:
         seed: Of the draw.
         shard: This one, from 1, of so many.
         minutes: No case is begun after that.
-        again: Also the cases that a result says are broken.
+        again: Also the cases that have not held.
         only: Only cases with this text in their name.
         out: The file of results.
     """
@@ -51,7 +51,7 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     options.add_argument(
         "--minutes", type=float, default=60, metavar="M", help="no case is begun after that"
     )
-    options.add_argument("--again", action="store_true", help="also cases that were broken")
+    options.add_argument("--again", action="store_true", help="also cases that have not held")
     options.add_argument("--only", default="", metavar="TEXT", help="cases with it in their name")
     options.add_argument(
         "--out",
@@ -79,7 +79,7 @@ def choice(given: argparse.Namespace) -> Chosen:
 def to_run(cases: Sequence[str], chosen: Chosen) -> Iterator[str]:
     """Yield the cases that are chosen and have no result yet, until the time is over."""
     known = {row["case"]: row["verdict"] for row in latest(chosen.out).values()}
-    done = {case for case, verdict in known.items() if not (chosen.again and verdict == BROKEN)}
+    done = {case for case, verdict in known.items() if not (chosen.again and verdict != HELD)}
     if chosen.sample is not None:
         drawn = random.Random(chosen.seed).sample(list(cases), min(chosen.sample, len(cases)))
         cases = [case for case in cases if case in set(drawn)]
