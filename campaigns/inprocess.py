@@ -21,7 +21,7 @@ from azureml_emulator.environment import client_environment
 from azureml_emulator.server import Server
 from azureml_emulator.settings import Settings
 
-from .stage import PROFILE, free_port, prefect_server
+from .stage import PROFILE, free_port, heed_signals, prefect_server
 
 # One endpoint with one deployment, one question; the cluster is the run's own, and goes with it.
 SETTINGS = (
@@ -96,6 +96,7 @@ def ground(log: Path) -> Iterator[Ground]:
     Args:
         log: Where what the runs print goes.
     """
+    heed_signals()
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="finetune-campaign-") as name,

@@ -26,7 +26,16 @@ from azureml_emulator.control import Control
 from . import deployed, results
 from .deployed import QUICK, WAYS, Crew
 from .results import BROKEN, HELD, NOT_REACHED
-from .stage import PROFILE, EmulatorProcess, Patience, PrefectServer, awaited, ended, free_port
+from .stage import (
+    PROFILE,
+    EmulatorProcess,
+    Patience,
+    PrefectServer,
+    awaited,
+    ended,
+    free_port,
+    heed_signals,
+)
 from .verdicts import broken_promises, look, settled, untrue_end, untruths
 
 CASES = results.FOLDER / "cases" / "kills.json"
@@ -333,6 +342,7 @@ def _row(verdict: str, outcome: str, began: float, problems: list[str]) -> dict[
 @contextmanager
 def stage() -> Iterator[Scene]:
     """Give the scene, and stop everything after."""
+    heed_signals()
     with tempfile.TemporaryDirectory(prefix="finetune-campaign-") as name:
         folder = Path(name)
         latency = folder / "latency.yaml"

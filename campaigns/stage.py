@@ -131,6 +131,17 @@ def prefect_server(home: Path, port: int = 0) -> Iterator[PrefectServer]:
         server.stop()
 
 
+def heed_signals() -> None:
+    """Heed SIGINT and SIGHUP, which a command that is started in the background ignores.
+
+    What it starts would ignore them as well.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 def free_port() -> int:
     """Return a port of 127.0.0.1 on which nobody listens."""
     with socket.socket() as probe:
