@@ -25,10 +25,11 @@ PORT ?=
 export AZUREML_EMULATOR_CACHE ?= $(CURDIR)/.cache/emulator
 export FINETUNE_CACHE ?= $(CURDIR)/.cache/finetune
 
-.PHONY: help run serve test test-all check bench bench-data live-check clean
+.PHONY: help run serve test test-all check bench bench-data live-check clean \
+	campaign-requests campaign-kills campaign-soak
 
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) $(if $(filter smollm2,$(MODEL)),$(SMOLLM2)) ## Train, register, deploy, ask and delete on the bundled emulator; MODEL=tiny: in seconds
 	@$(call choose_model,$(MODEL)); \
@@ -64,6 +65,15 @@ bench-data: $(INSTALLED) ## The data step beside the tutorial's way; SCALE=0.1 f
 
 live-check: $(INSTALLED) ## Your own Azure ML workspace: read-only; with LIVE_BUDGET_USD=n one small life cycle
 	@$(BIN)/python -m cli.live_check $(if $(LIVE_BUDGET_USD),--life-cycle)
+
+campaign-requests: $(INSTALLED) ## Every request of a run, hit by every fault; goes on where it ended, an hour at a time
+	@$(BIN)/python -m campaigns.requests $(OPTIONS); code=$$?; $(BIN)/python -m campaigns.report && exit $$code
+
+campaign-kills: $(INSTALLED) ## Whatever can die, killed at every moment; OPTIONS='--sample 20 --seed 7' for fewer
+	@$(BIN)/python -m campaigns.kills $(OPTIONS); code=$$?; $(BIN)/python -m campaigns.report && exit $$code
+
+campaign-soak: $(INSTALLED) ## 30 minutes of random faults and kills; OPTIONS='--minutes 10' for less
+	@$(BIN)/python -m campaigns.soak $(OPTIONS); code=$$?; $(BIN)/python -m campaigns.report && exit $$code
 
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

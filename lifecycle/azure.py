@@ -34,7 +34,8 @@ def translated(
         ServiceError: Anything else that Azure answered, or no answer. ``status`` is the HTTP
             status (None where there was no answer, or a long-running operation failed) and
             ``service_code`` Azure's own code. ``transient`` for 408, 429, 5xx, a 409 because
-            of a running operation, a lost connection, and a token that could not be had.
+            of a running operation, a lost connection, a token that could not be had, and one
+            that has expired on the way.
 
     The message and the chained cause carry no token, key or signature: a cause that does is left
     out of the chain.
@@ -67,6 +68,14 @@ _SECRETS = (
 )
 
 _TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+
+_PASSING = {
+    # It expired on the way: the credential has another by then. Any other 401 stays one.
+    (401, "ExpiredAuthenticationToken"),
+    # The answer to an upload was lost, and storage refused its repetition. The SDK's next upload
+    # of the same file finds it there, not confirmed, and writes over it.
+    (409, "BlobAlreadyExists"),
+}
 
 _TRANSIENT_CODES = frozenset(
     {
@@ -217,6 +226,8 @@ def _said(error: AzureError) -> str:
 
 def _is_transient(status: int, code: str | None, said: str) -> bool:
     if status in _TRANSIENT_STATUSES:
+        return True
+    if (status, code) in _PASSING:
         return True
     if status == 409:
         return bool(_OPERATION_RUNNING.search(f"{code} {said}"))

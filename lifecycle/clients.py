@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 10
-READ_SECONDS = 60
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 60.0
+READ_SECONDS_VARIABLE = "FINETUNE_READ_SECONDS"
 POLLING_SECONDS = 2
 
 
@@ -315,6 +316,7 @@ def _default_credential(ref: WorkspaceRef) -> TokenCredential:
         # AZURE_TOKEN_CREDENTIALS could name these, and both open a window.
         "exclude_interactive_browser_credential": True,
         "exclude_broker_credential": True,
+        **_timeouts(),
     }
     if ref.managed_identity_client_id:
         options["managed_identity_client_id"] = ref.managed_identity_client_id
@@ -349,12 +351,24 @@ def _client_options() -> dict[str, Any]:
         "show_progress": False,
         "enable_telemetry": False,
         "polling_interval": POLLING_SECONDS,
-        # azure-core waits 300 s for a read before it gives up.
-        "connection_timeout": CONNECT_SECONDS,
-        "read_timeout": READ_SECONDS,
+        **_timeouts(),
         # What azure-core's CustomHookPolicy takes.
         **_observed,
     }
+
+
+def _timeouts() -> dict[str, float]:
+    """Return how long a connection and an answer are waited for: azure-core would wait 300 s."""
+    given = os.environ.get(READ_SECONDS_VARIABLE)
+    try:
+        read = float(given) if given else READ_SECONDS
+    except ValueError:
+        read = 0.0
+    if not 0 < read < float("inf"):
+        raise ConfigurationError(
+            f"{given!r} is no number of seconds above 0.", where=READ_SECONDS_VARIABLE
+        )
+    return {"connection_timeout": CONNECT_SECONDS, "read_timeout": read}
 
 
 def _data_plane(ref: WorkspaceRef) -> DataPlane:
@@ -381,8 +395,7 @@ def _pipeline(base_url: str, *signing: Any) -> PipelineClient[HttpRequest, HttpR
             policies.CustomHookPolicy(**_observed),
             policies.HttpLoggingPolicy(),
         ],
-        connection_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        **_timeouts(),
     )
 
 

@@ -203,7 +203,8 @@ def describe(error: BaseException) -> dict[str, Any]:
     if isinstance(error, FinetuneError):
         return {**error.as_dict(), "notes": notes}
     stopped = "Ctrl-C, or a signal, stopped the run."
-    unsaid = stopped if isinstance(error, KeyboardInterrupt) else type(error).__name__
+    # Prefect raises one of its own for SIGTERM, which says nothing or its name.
+    unsaid = type(error).__name__ if isinstance(error, Exception) else stopped
     return {
         "code": type(error).__name__,
         "message": str(error) or unsaid,

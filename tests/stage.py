@@ -8,11 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -22,7 +21,7 @@ from azureml_emulator.server import Server
 from azureml_emulator.services import runs, storage
 from azureml_emulator.settings import Settings
 
-T = TypeVar("T")
+from campaigns.stage import awaited, flow_processes
 
 # Long enough for a signal to land inside, short enough to wait for.
 SECONDS = {
@@ -87,7 +86,7 @@ class Stage:
 
     def await_state(self, run_id: str, *wanted: str, seconds: float = 240) -> str:
         """Wait until the run is in one of these states, and return which."""
-        return _await(
+        return awaited(
             lambda: state if (state := self.state(run_id)) in wanted else None,
             seconds,
             lambda: f"{wanted}: {run_id} is {self.state(run_id)}\n{self.told(run_id)}",
@@ -111,7 +110,7 @@ class Stage:
 
     def await_line(self, run_id: str, start: str) -> None:
         """Wait until the run has logged a line that begins so."""
-        _await(
+        awaited(
             lambda: any(line.startswith(start) for line in self.lines(run_id)) or None,
             120,
             lambda: f"{start!r} in the log of {run_id}\n{self.said()}",
@@ -128,13 +127,7 @@ class Stage:
     def pids(self) -> list[int]:
         """Return the ids of the processes that run flows now."""
         assert self.runner is not None
-        mine, found = {self.runner.pid}, []
-        for pid, parent, command in sorted(_processes()):
-            if parent in mine:
-                mine.add(pid)
-                if re.search(r"spawn_main|-m prefect\.(flow_)?engine", command):
-                    found.append(pid)
-        return found
+        return flow_processes(self.runner.pid)
 
     def await_request(self, method: str, path: str, since: int = 0, seconds: float = 120) -> int:
         """Wait until Azure is asked for this, and return the request's number."""
@@ -152,7 +145,7 @@ class Stage:
                 None,
             )
 
-        return _await(look, seconds, lambda: f"{method} {path}\n{self.said()}")
+        return awaited(look, seconds, lambda: f"{method} {path}\n{self.said()}")
 
     def requests(self) -> int:
         """Return the number of the last request."""
@@ -205,7 +198,7 @@ class Stage:
             meters = emulator.ledger.report(now=emulator.now())["meters"]
             return [meter["resource"] for meter in meters if meter["stopped"] is None]
 
-        _await(lambda: None if still() else True, seconds, lambda: f"no meter; open: {still()}")
+        awaited(lambda: None if still() else True, seconds, lambda: f"no meter; open: {still()}")
 
 
 @pytest.fixture(scope="module")
@@ -287,26 +280,10 @@ def _await_deployment(name: str, runner: subprocess.Popen[bytes]) -> None:
             return None
         return True
 
-    _await(look, 120, lambda: f"the deployment {name}")
+    awaited(look, 120, lambda: f"the deployment {name}")
 
 
 def _client() -> Any:
     from prefect import get_client
 
     return get_client(sync_client=True)
-
-
-def _processes() -> list[tuple[int, int, str]]:
-    """Return id, parent and command of every process; `ps` takes this on Linux and macOS."""
-    command = ["ps", "-axww", "-o", "pid=,ppid=,command="]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in said.splitlines()]
-    return [(int(row[0]), int(row[1]), row[2]) for row in rows if len(row) == 3]
-
-
-def _await(look: Callable[[], T | None], seconds: float, said: Callable[[], str]) -> T:
-    end = time.monotonic() + seconds
-    while (seen := look()) is None:
-        assert time.monotonic() < end, f"not within {seconds} s: {said()}"
-        time.sleep(0.2)
-    return seen

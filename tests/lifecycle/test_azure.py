@@ -76,6 +76,18 @@ def test_a_passing_fault_is_transient(answer: Get, status: int) -> None:
     assert (status, "Busy", True) == (error.status, error.service_code, error.transient)
 
 
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, "ExpiredAuthenticationToken"), (409, "BlobAlreadyExists")]
+)
+def test_a_refusal_that_the_next_try_does_not_meet_is_transient(
+    answer: Get, status: int, code: str
+) -> None:
+    """A token that expired on the way, and an upload whose first answer was lost."""
+    error = caught(lambda: answer(status, wire_error(code)))
+
+    assert (code, True) == (error.service_code, error.transient)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 412, 422])
 def test_a_refusal_is_not_transient(answer: Get, status: int) -> None:
     """Asking again for what Azure refuses only delays the message."""

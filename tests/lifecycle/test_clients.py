@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +14,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from azure.core.exceptions import HttpResponseError
+from azure.core.exceptions import HttpResponseError, ServiceResponseError
+from azure.core.rest import HttpRequest
 
 from lifecycle import clients
 from lifecycle.clients import DataPlane, WorkspaceRef
@@ -187,3 +190,33 @@ def test_the_registry_is_read_as_plain_json(workspace: WorkspaceRef) -> None:
     )
 
     assert "componentSpec" in listed["value"][0]["properties"]
+
+
+def test_an_answer_is_waited_for_as_long_as_it_is_said(
+    workspace: WorkspaceRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that hangs, the one that gives tokens too, does not hold a run for minutes."""
+    monkeypatch.setenv(clients.READ_SECONDS_VARIABLE, "0.5")
+    clients.forget()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        with (
+            clients._pipeline(address) as pipeline,
+            pytest.raises(ServiceResponseError),
+        ):
+            pipeline.send_request(HttpRequest("POST", address))
+
+    assert 0.5 <= time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "inf", "nan"])
+def test_a_senseless_number_of_seconds_is_refused(
+    workspace: WorkspaceRef, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """Named, rather than an error deep in a client."""
+    monkeypatch.setenv(clients.READ_SECONDS_VARIABLE, given)
+    clients.forget()
+
+    with pytest.raises(ConfigurationError, match="FINETUNE_READ_SECONDS"):
+        clients.ml_client(workspace)

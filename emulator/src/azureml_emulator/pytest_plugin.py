@@ -10,21 +10,21 @@ from __future__ import annotations
 import json
 import os
 import socket
-import ssl
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .control import Control
+
 if TYPE_CHECKING:
     from .clock import Clock
     from .server import Server
 
 
-class RunningEmulator:
-    """An emulator that listens, and its control routes.
+class RunningEmulator(Control):
+    """An emulator of this process that listens, and its control routes.
 
     Attributes:
         server: What listens; ``stop()`` ends it, and another may be started on its state.
@@ -33,63 +33,9 @@ class RunningEmulator:
     """
 
     def __init__(self, server: Server) -> None:
+        super().__init__(server.url, server.emulator.certificates.bundle)
         self.server = server
-        self.url = server.url
         self.state: Path = server.emulator.settings.state
-        self._trust = ssl.create_default_context(cafile=str(server.emulator.certificates.bundle))
-
-    def ledger(self) -> dict[str, Any]:
-        """Return every meter ever, with ``open``, how many still run, and ``usd``, their total."""
-        report: dict[str, Any] = self._control("GET", "ledger")
-        return report
-
-    def open_meters(self) -> list[str]:
-        """Return the names of what is still billed."""
-        return [row["resource"] for row in self.ledger()["meters"] if row["stopped"] is None]
-
-    def requests(self) -> list[dict[str, Any]]:
-        """Return every request so far, oldest first."""
-        rows: list[dict[str, Any]] = self._control("GET", "requests")["requests"]
-        return rows
-
-    def faults(self, *rules: Mapping[str, Any]) -> None:
-        """Replace the fault rules; none at all ends every fault."""
-        self._control("PUT", "faults", {"rules": list(rules)})
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock of an emulator that was started with ``latency="manual"``."""
-        self._control("POST", "advance", {"seconds": seconds})
-
-    def release(self, kind: str = "", resource: str = "") -> list[dict[str, str]]:
-        """Let happen what waits by hand.
-
-        Args:
-            kind: ``endpoint.delete`` or the like, or ``endpoint`` for all of its; "" for any.
-            resource: An ARM id or the end of one; "" for any.
-
-        Returns:
-            ``kind`` and ``resource`` of what has happened.
-        """
-        what = {"kind": kind, "resource": resource}
-        released: list[dict[str, str]] = self._control("POST", "advance", what)["released"]
-        return released
-
-    def timeline(self) -> list[dict[str, Any]]:
-        """Return what will happen, the earliest first; ``due`` is None for what waits by hand."""
-        events: list[dict[str, Any]] = self._control("GET", "timeline")["events"]
-        return events
-
-    def _control(self, method: str, name: str, body: Any = None) -> Any:
-        request = urllib.request.Request(  # noqa: S310  our own server
-            f"{self.url}/_emulator/{name}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-        )
-        direct = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self._trust)
-        )
-        with direct.open(request) as answer:
-            return json.load(answer)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The emulator's own routes, under ``/_emulator/``: ledger, requests, faults, timeline, time."""
+"""The emulator's own routes, under ``/_emulator/``: ledger, requests, inventory, faults, time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ..emulator import CLOCK, Applier, Emulator
 from ..errors import BadRequest
 from ..routing import Call, Reply, Route
 from ..timeline import Event
+from .artifacts import MODEL
+from .runs import RUN
 
 
 def get_ledger(emulator: Emulator, call: Call) -> Reply:
@@ -22,6 +24,35 @@ def get_requests(emulator: Emulator, call: Call) -> Reply:
     after = call.number("after", 0)
     rows = emulator.store.execute("SELECT * FROM requests WHERE seq > ? ORDER BY seq", after)
     return Reply({"requests": [dict(row) for row in rows]})
+
+
+def get_inventory(emulator: Emulator, call: Call) -> Reply:
+    """Answer with the jobs that there ever were, and the registered models, oldest first.
+
+    A job has ``name``, ``status``, ``tags``, ``created`` and ``ended`` (null while it is live); a
+    model ``name``, ``version``, ``job`` and ``tags``.
+    """
+    jobs = [
+        {
+            "name": run["id"],
+            "status": run["status"],
+            "tags": run["tags"],
+            "created": iso(run["created"]),
+            "ended": None if run["ended"] is None else iso(run["ended"]),
+        }
+        for run in emulator.store.list(RUN)
+        if run["parent"] is None
+    ]
+    models = [
+        {
+            "name": model["id"].split("/")[-3],
+            "version": model["name"],
+            "job": model["properties"]["jobName"],
+            "tags": model["properties"]["tags"],
+        }
+        for model in emulator.store.list(MODEL)
+    ]
+    return Reply({"jobs": jobs, "models": models})
 
 
 def get_faults(emulator: Emulator, call: Call) -> Reply:
@@ -104,6 +135,7 @@ def _advance(emulator: Emulator, seconds: Any) -> Reply:
 ROUTES = [
     Route("GET", "/_emulator/ledger", get_ledger, auth="none"),
     Route("GET", "/_emulator/requests", get_requests, auth="none"),
+    Route("GET", "/_emulator/inventory", get_inventory, auth="none"),
     Route("GET", "/_emulator/faults", get_faults, auth="none"),
     Route("PUT", "/_emulator/faults", put_faults, auth="none"),
     Route("GET", "/_emulator/timeline", get_timeline, auth="none"),

@@ -1,0 +1,1 @@
+"""Campaigns: the guarantees of docs/reliability.md, tried by breaking things on purpose."""

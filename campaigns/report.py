@@ -1,0 +1,225 @@
+"""``python -m campaigns.report``: write docs/reliability.md from the results of the campaigns."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from . import kills, requests, results
+from .results import BROKEN, HELD, NOT_REACHED
+
+PAGE = results.FOLDER.parent / "docs" / "reliability.md"
+
+NOT_RUN = "not run"
+_KINDS = (
+    "PUT, POST, DELETE in the workspace",
+    "PUT, POST elsewhere",
+    "GET, HEAD",
+    "the cloud's metadata",
+)
+
+_INTRODUCTION = """\
+# Reliability: the two guarantees, tried by breaking things
+
+No endpoint outlives its purpose; never two live training jobs for one run. What keeps them is in
+[how nothing is left behind](internals/cleanup.md) and [the step job](steps/job.md). This page is
+the proof as far as it goes: three campaigns on the emulator, whose lists of cases
+([campaigns/cases](../campaigns/cases)) and results, a line of JSON for each case
+([campaigns/results](../campaigns/results)), are in the repository. `python -m campaigns.report`
+writes this page from them; a case without a result is *not run*. Nothing here has run against
+Azure itself.
+
+A case **held** if all of this was so, by the emulator's ledger and inventory and not by what the
+run says: no meter open at its end; no job submitted while another of its run was live, nor after
+one had completed; and what the report, the exit code or the state in Prefect says is what was seen
+(Completed: the job is, the model is registered, the endpoint was there and is gone; refused:
+nothing was made; failed: with an error of ours, which has a code and a remedy). Else it is
+**broken**.
+
+```sh
+make campaign-requests                    # goes on where the results end, for an hour at most
+make campaign-kills OPTIONS='--sample 20 --seed 7'
+make campaign-soak OPTIONS='--minutes 10'
+.venv/bin/python -m campaigns.requests --shard 1/4     # every fourth case: for several machines
+.venv/bin/python -m campaigns.requests --again         # also what has not held
+```
+"""
+
+
+def main() -> int:
+    """Write the page."""
+    PAGE.write_text(page(results.FOLDER / "results"), encoding="utf-8")
+    print(PAGE)
+    return 0
+
+
+def page(folder: Path) -> str:
+    """Return the page, from the results in *folder*."""
+    parts = [
+        _INTRODUCTION,
+        _requests(results.latest(folder / "requests.jsonl")),
+        _kills(results.latest(folder / "kills.jsonl")),
+        _soak(results.rows(folder / "soak.jsonl")),
+    ]
+    return "\n".join(_wrapped(line) for line in "\n".join(parts).split("\n"))
+
+
+def _requests(found: dict[str, dict[str, Any]]) -> str:
+    cases = requests.cases()
+    known = {case: found[case] for case in cases if case in found}
+    by_fault = [
+        (fault, *_counts([case for case in cases if case.endswith(f" {fault}")], known))
+        for fault in requests.FAULTS
+    ]
+    by_kind = [
+        (name, *_counts([case for case in cases if requests.importance(case) == rank], known))
+        for rank, name in enumerate(_KINDS)
+    ]
+    head = ("", "cases", "completed", "failed, clearly", "not reached", BROKEN, NOT_RUN)
+    lines = [
+        "## Every request, every fault",
+        "",
+        f"A clean run on the emulator sends {len(cases) // len(requests.FAULTS)} requests. Each of "
+        f"them meets each of {len(requests.FAULTS)} faults, one at a time: {len(cases)} runs. The "
+        "faults that lose an answer (`reset-after`, `hang`, `504-page`) do so after the change was "
+        "made. *Not reached*: the run did not send that request this time, and was judged all the "
+        "same.",
+        "",
+        "Command: `make campaign-requests`, no seed: the cases are run in order, what changes "
+        f"something first. {_provenance(known.values())}",
+        "",
+        *_table(head, [*by_fault, ("**all**", *_counts(cases, known))]),
+        "",
+        *_table(("of these", *head[1:]), by_kind),
+        "",
+        *_broken(known),
+    ]
+    return "\n".join(lines)
+
+
+def _counts(cases: list[str], known: dict[str, dict[str, Any]]) -> list[int]:
+    rows = [known[case] for case in cases if case in known]
+    good = [row for row in rows if row["verdict"] == HELD]
+    completed = sum(row["outcome"] == "Completed" for row in good)
+    return [
+        len(cases),
+        completed,
+        len(good) - completed,
+        sum(row["verdict"] == NOT_REACHED for row in rows),
+        sum(row["verdict"] == BROKEN for row in rows),
+        len(cases) - len(rows),
+    ]
+
+
+def _kills(found: dict[str, dict[str, Any]]) -> str:
+    cases = kills.cases()
+    known = {case: found[case] for case in cases if case in found}
+    counted = Counter(row["verdict"] for row in known.values())
+    lines = [
+        "## Kill matrix",
+        "",
+        f"{len(kills.KINDS)} ways to die at {len(kills.MOMENTS)} moments, of a run in process "
+        f"(`finetune run`), by `serve` and by a process worker: {len(cases)} cells. Of them "
+        f"{counted[HELD]} held, {counted[BROKEN]} are broken, {len(cases) - len(known)} were not "
+        "run. By `serve` and by a worker the automations of "
+        "[deployments/automations.py](../deployments/automations.py) are at work, so that a run "
+        "that crashed comes back by itself: it must then complete with the job it had. In process, "
+        "SIGKILL leaves nobody: what is checked is that a sweep of the hour at which the endpoint "
+        "has expired puts it away.",
+        "",
+        "Command: `make campaign-kills`, no seed: the cells are run in the order of their list, "
+        "which begins with one for each way to die and each moment. "
+        f"{_provenance(known.values())}",
+        "",
+    ]
+    for way in (kills.IN_PROCESS, *kills.WAYS):
+        rows = [
+            [moment, *(_cell(f"{way} | {kind} | {moment}", cases, known) for kind in kills.KINDS)]
+            for moment in kills.MOMENTS
+        ]
+        lines += [f"### {way}", "", *_table(("", *kills.KINDS), rows), ""]
+    return "\n".join([*lines, *_broken(known)])
+
+
+def _cell(case: str, cases: list[str], known: dict[str, dict[str, Any]]) -> str:
+    if case not in cases:
+        return "–"
+    return known[case]["verdict"] if case in known else f"*{NOT_RUN}*"
+
+
+def _soak(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "## Soak",
+        "",
+        "Several runs at once by `serve`, under random faults on a few requests of a hundred, and "
+        "something killed or cancelled every half minute, all from a seed. At the end the faults "
+        "stop, every run is given time to end, and the ledger is read.",
+        "",
+        "Command: `make campaign-soak`, 30 minutes unless `--minutes` says otherwise.",
+        "",
+    ]
+    table = [
+        (
+            row["case"],
+            row["verdict"],
+            row["outcome"],
+            f"{row['faults']} of {row['requests']}",
+            ", ".join(f"{count} × {kind}" for kind, count in row["blows"].items()),
+            row["commit"],
+        )
+        for row in rows
+    ]
+    if not table:
+        return "\n".join([*lines, f"*{NOT_RUN}*", ""])
+    head = ("", "verdict", "runs", "requests that met a fault", "blows", "commit")
+    broken = {row["case"]: row for row in rows if row["problems"]}
+    return "\n".join([*lines, *_table(head, table), "", *_broken(broken)])
+
+
+def _broken(known: dict[str, dict[str, Any]]) -> list[str]:
+    rows = [row for row in known.values() if row["verdict"] == BROKEN]
+    if not rows:
+        return []
+    lines = ["Broken:", ""]
+    for row in rows:
+        told = "; ".join(row["problems"]).replace("\n", " ")
+        lines.append(f"- `{row['case']}` ({row['outcome']}): {told[:300]}")
+    return [*lines, ""]
+
+
+def _provenance(rows: Iterable[dict[str, Any]]) -> str:
+    found = list(rows)
+    if not found:
+        return "Not run yet."
+    commits = Counter(row["commit"] for row in found)
+    days = sorted({row["at"][:10] for row in found})
+    told = ", ".join(f"{commit} ({count})" for commit, count in commits.most_common())
+    hours = sum(row["seconds"] for row in found) / 3600
+    return f"Run on {' and '.join(days)}, {hours:.1f} hours in all, at the commits {told}."
+
+
+def _wrapped(line: str) -> str:
+    """Return a line of prose as lines of 100 columns; tables stay."""
+    if len(line) <= 100 or line.startswith("|"):
+        return line
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(
+        line, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> list[str]:
+    head = list(head)
+    return [
+        f"| {' | '.join(map(str, head))} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {' | '.join(map(str, row))} |" for row in rows),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
