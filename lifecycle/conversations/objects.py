@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -11,7 +12,30 @@ import pyarrow as pa
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
 
 
-def from_objects(rows: Sequence[Any], schema: pa.Schema) -> tuple[Any, dict[int, str]]:
+class NotUnicode(ValueError):
+    """A text has bytes that are not UTF-8, or half of a pair of surrogates."""
+
+
+class Problem(NamedTuple):
+    """What is wrong with a row: of which kind, and in words that follow its number."""
+
+    kind: str
+    text: str
+
+
+def loads(text: bytes) -> Any:
+    """Parse JSON; bytes that are not UTF-8 are let through for :func:`fit` to find in their place.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return json.loads(text.decode("utf-8", "surrogateescape"))
+
+
+def from_objects(rows: Sequence[Any], schema: pa.Schema) -> tuple[Any, dict[int, Problem]]:
     """Turn parsed JSON into a batch.
 
     Returns:
@@ -25,8 +49,11 @@ def from_objects(rows: Sequence[Any], schema: pa.Schema) -> tuple[Any, dict[int,
             if not isinstance(row, dict):
                 raise ValueError(f"it is {_kind(row)}, not an object")
             fitting.append(fit(row, whole, ""))
+        except NotUnicode as error:
+            broken[place] = Problem("encoding", str(error))
+            fitting.append(dict.fromkeys(schema.names))
         except ValueError as error:
-            broken[place] = str(error)
+            broken[place] = Problem("unreadable", str(error))
             fitting.append(dict.fromkeys(schema.names))
     return pa.RecordBatch.from_pylist(fitting, schema), broken
 
@@ -35,12 +62,14 @@ def fit(value: Any, kind: pa.DataType, where: str) -> Any:
     """Return what is of *kind* in a JSON value; text where a list is wanted is read as JSON.
 
     Raises:
+        NotUnicode: A text in it is not UTF-8.
         ValueError: It is of another kind.
     """
     if value is None:
         return None
     if pa.types.is_list(kind):
         if isinstance(value, str):
+            _check_unicode(value, where)
             try:
                 value = orjson.loads(value)
             except ValueError as error:
@@ -55,9 +84,17 @@ def fit(value: Any, kind: pa.DataType, where: str) -> Any:
                 for field in kind
             }
     elif isinstance(value, str):
+        _check_unicode(value, where)
         return value
     wanted = {"list": "a list", "struct": "an object"}.get(str(kind).partition("<")[0], "text")
     raise ValueError(f"{where} is {_kind(value)}, not {wanted}")
+
+
+def _check_unicode(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise NotUnicode(f"{where} is not UTF-8") from error
 
 
 def _kind(value: Any) -> str:

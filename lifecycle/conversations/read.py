@@ -21,7 +21,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lifecycle.conversations.objects import from_objects
+from lifecycle.conversations.objects import Problem, from_objects, loads
 from lifecycle.errors import DatasetError
 
 BATCH = 512
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
     rows: NDArray[np.int64]
     table: Any
-    broken: dict[int, str]
+    broken: dict[int, Problem]
 
 
 class Reader(ABC):
@@ -208,7 +208,7 @@ class _Sequential(Reader):
             self._names(list(keys))
 
     @abstractmethod
-    def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, str]]]:
+    def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
         """Read a file as batches, each with its broken rows."""
 
     def _count(self) -> int:
@@ -225,7 +225,7 @@ class _JsonLines(_Sequential):
     def _count(self) -> int:
         return sum(len(_lines(block)) for path in self._paths for block in self._blocks(path))
 
-    def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, str]]]:
+    def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
         for number, block in enumerate(self._blocks(path)):
             if number == 0:
                 self._require_columns(_lines(block)[:_LOOKED_AT])
@@ -253,7 +253,7 @@ class _JsonLines(_Sequential):
                 pieces.append(piece[cut:])
             yield b"".join(pieces)
 
-    def _parse(self, block: bytes) -> Iterator[tuple[Any, dict[int, str]]]:
+    def _parse(self, block: bytes) -> Iterator[tuple[Any, dict[int, Problem]]]:
         lines = _lines(block)
         try:
             table = pyarrow.json.read_json(
@@ -269,14 +269,14 @@ class _JsonLines(_Sequential):
         for batch in table.combine_chunks().to_batches(BATCH):
             yield batch, {}
 
-    def _line_by_line(self, lines: list[bytes]) -> tuple[Any, dict[int, str]]:
+    def _line_by_line(self, lines: list[bytes]) -> tuple[Any, dict[int, Problem]]:
         rows: list[Any] = []
         unreadable = {}
         for place, line in enumerate(lines):
             try:
-                rows.append(orjson.loads(line))
+                rows.append(loads(line))
             except ValueError as error:
-                unreadable[place] = f"it is not JSON ({error})"
+                unreadable[place] = Problem("unreadable", f"it is not JSON ({error})")
                 rows.append({})
         table, broken = from_objects(rows, self._schema)
         return table, {**broken, **unreadable}
@@ -285,7 +285,7 @@ class _JsonLines(_Sequential):
 class _Json(_Sequential):
     """A ``.json`` file: one list of rows, or else JSON lines."""
 
-    def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, str]]]:
+    def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
         with self._open(path) as file:
             start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
         if not start.startswith(b"["):
@@ -300,7 +300,7 @@ class _Json(_Sequential):
                 where="dataset.path",
                 remedy="Write it as JSON lines: one row a line.",
             )
-        rows = orjson.loads(text.removeprefix(b"\xef\xbb\xbf"))
+        rows = loads(text.removeprefix(b"\xef\xbb\xbf"))
         self._require_keys(rows[:_LOOKED_AT])
         for start_of in range(0, len(rows), BATCH):
             yield from_objects(rows[start_of : start_of + BATCH], self._schema)
@@ -309,7 +309,7 @@ class _Json(_Sequential):
 class _Csv(_Sequential):
     delimiter: ClassVar[str] = ","
 
-    def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, str]]]:
+    def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
         skipped: list[Any] = []
 
         def skip(row: Any) -> str:
@@ -347,7 +347,7 @@ class _Tsv(_Csv):
 class _Arrow(_Sequential):
     """Arrow files, as ``datasets`` keeps them, in the stream or the file format."""
 
-    def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, str]]]:
+    def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
         with ExitStack() as stack:
             source = pa.memory_map(path) if self._is_local else self._filesystem.open(path, "rb")
             stack.enter_context(source)
@@ -380,7 +380,7 @@ def _format(path: str) -> str | None:
 
 
 def _chosen(
-    start: int, table: Any, broken: dict[int, str], rows: NDArray[np.int64]
+    start: int, table: Any, broken: dict[int, Problem], rows: NDArray[np.int64]
 ) -> Batch | None:
     """Return the wanted rows of a batch whose first row has the number *start*."""
     low, high = np.searchsorted(rows, [start, start + table.num_rows])
@@ -396,7 +396,7 @@ def _chosen(
     return Batch(numbers, chosen, {moved[n]: why for n, why in broken.items() if n in moved})
 
 
-def _put_back(table: Any, skipped: list[Any], start: int) -> tuple[Any, dict[int, str]]:
+def _put_back(table: Any, skipped: list[Any], start: int) -> tuple[Any, dict[int, Problem]]:
     """Give the rows that pyarrow skipped their place again, empty."""
     if not skipped:
         return table, {}
@@ -406,7 +406,9 @@ def _put_back(table: Any, skipped: list[Any], start: int) -> tuple[Any, dict[int
     total = table.num_rows + len(skipped)
     taken = pa.array([None if n in places else next(order) for n in range(total)], pa.int64())
     broken = {
-        place: f"it has {row.actual_columns} columns, not {row.expected_columns}"
+        place: Problem(
+            "unreadable", f"it has {row.actual_columns} columns, not {row.expected_columns}"
+        )
         for place, row in places.items()
     }
     return table.take(taken), broken

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lifecycle.conversations.objects import from_objects
+from lifecycle.conversations.objects import Problem, from_objects
 from lifecycle.conversations.read import Batch
 from lifecycle.dataset import COLUMNS
 from lifecycle.errors import DatasetError
@@ -27,13 +27,6 @@ _LISTS = {
     "messages": ("messages", "role", "content"),
     "sharegpt": ("conversations", "from", "value"),
 }
-
-
-class Problem(NamedTuple):
-    """What is wrong with a row: of which kind, and in words that follow its number."""
-
-    kind: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -96,9 +89,10 @@ def conversations(batch: Batch, spec: DatasetSpec) -> Conversations:
         DatasetError: A column is of a type that holds neither text nor conversations.
     """
     names = spec.column_names
-    broken = {place: Problem("unreadable", why) for place, why in batch.broken.items()}
+    broken = dict(batch.broken)
     if spec.shape in _LISTS:
         starts, role_names, texts = _from_lists(batch, spec, broken)
+        role_names = _valid(role_names, starts, broken)
         roles = _roles(role_names, spec)
     else:
         starts, roles, texts = _from_columns(batch, spec)
@@ -120,7 +114,7 @@ def _from_lists(
         lists = batch.table.column(column)
     if _is_text(lists.type):
         lists, unreadable = _parsed(lists, pa.schema([schema_of(spec).field(column)]))
-        broken.update({n: Problem("unreadable", why) for n, why in unreadable.items()})
+        broken.update(unreadable)
     if pa.types.is_null(lists.type):
         lists = lists.cast(schema_of(spec).field(column).type)
     kind = lists.type
@@ -198,10 +192,13 @@ def _roles(names: Any, spec: DatasetSpec) -> NDArray[np.int8]:
     return roles
 
 
-def _parsed(texts: Any, schema: pa.Schema) -> tuple[Any, dict[int, str]]:
+def _parsed(texts: Any, schema: pa.Schema) -> tuple[Any, dict[int, Problem]]:
     """Read the JSON that a column of text holds."""
     (name,) = schema.names
-    rows = [{name: text} for text in texts.to_pylist()]
+    rows = [
+        {name: None if text is None else text.decode("utf-8", "surrogateescape")}
+        for text in texts.cast(pa.large_binary()).to_pylist()
+    ]
     table, broken = from_objects(rows, schema)
     return table.column(0), broken
 
@@ -234,7 +231,7 @@ def _wrong_type(name: str, kind: pa.DataType, wanted: str) -> DatasetError:
 
 
 def _valid(texts: Any, starts: NDArray[np.int64], broken: dict[int, Problem]) -> Any:
-    """Return *texts* without those that are not UTF-8, whose conversations are broken."""
+    """Return a text of each message without those that are not UTF-8: their rows are broken."""
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +48,7 @@ BAD: list[tuple[Any, str, str]] = [
     ({"messages": [USER, ASSISTANT, SYSTEM]}, "order", "message 2 is the system's where the user"),
     ({"messages": [SYSTEM]}, "no answer", "it has no message but the system's"),
     ({"messages": [SYSTEM, USER]}, "no answer", "it has no answer of the assistant"),
-    ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "unreadable", "it is not JSON"),
+    ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "encoding", "messages[0].content is"),
 ]
 
 
@@ -97,20 +98,54 @@ def test_a_split_to_ask_about_needs_no_answers(tmp_path: Path, prepare: Prepare)
     assert 1 == prepare(tmp_path / "source", generation_split="gen").file("gen").rows
 
 
-def test_what_is_not_utf_8_is_told(tmp_path: Path, prepare: Prepare) -> None:
-    """Parquet does not check what it is given as text."""
-    import pyarrow.parquet as pq
+@pytest.mark.parametrize("place", ["role", "content"])
+@pytest.mark.parametrize("form", ["jsonl", "jsonl, broken", "json", "csv", "parquet"])
+def test_what_is_not_utf_8_is_told(
+    form: str, place: str, tmp_path: Path, prepare: Prepare
+) -> None:
+    """In every format, wherever it stands, one such row is one bad row and not a bad file."""
+    bad = [{**USER, "content": "caf†"}, ASSISTANT]
+    if place == "role":
+        bad = [USER, {**ASSISTANT, "role": "assist†"}]
+    rows = [json.dumps({"messages": one}, ensure_ascii=False) for one in (turns(0), bad, turns(2))]
+    _write_latin(tmp_path / "source", form, rows)
 
-    content = pa.array([b"a?", b"caf\xe9"]).view(pa.string())
-    messages = pa.StructArray.from_arrays(
-        [pa.array(["user", "assistant"]), content], ["role", "content"]
-    )
-    lists = pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), messages)
-    (tmp_path / "source").mkdir()
-    pq.write_table(pa.table({"messages": lists}), tmp_path / "source" / "train.parquet")
-
-    with pytest.raises(DatasetError, match="train:0: message 1 is not UTF-8"):
+    with pytest.raises(DatasetError, match=r"train:1: .* is not UTF-8"):
         prepare(tmp_path / "source")
+    result = prepare(tmp_path / "source", invalid_rows="drop", max_dropped_percentage=60)
+
+    broken = {"unreadable": 1} if form == "jsonl, broken" else {}
+    assert {"encoding": 1, **broken} == result.file("train").dropped
+    assert [turns(0), turns(2)] == rows_of(result)
+
+
+def _write_latin(folder: Path, form: str, rows: list[str]) -> None:
+    """Write the rows with † as a byte of Latin-1, which no UTF-8 has."""
+    folder.mkdir()
+    if form == "parquet":
+        # It does not check what it is given as text.
+        fields: dict[str, list[bytes]] = {"role": [], "content": []}
+        starts = [0]
+        for row in rows:
+            for turn in json.loads(row)["messages"]:
+                for name, values in fields.items():
+                    values.append(turn[name].encode().replace("†".encode(), b"\xe9"))
+            starts.append(len(fields["role"]))
+        columns = [pa.array(values).view(pa.string()) for values in fields.values()]
+        messages = pa.StructArray.from_arrays(columns, list(fields))
+        lists = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), messages)
+        pq.write_table(pa.table({"messages": lists}), folder / "train.parquet")
+        return
+    if form == "json":
+        text = f"[{','.join(rows)}]"
+    elif form == "csv":
+        texts = [json.dumps(json.loads(row)["messages"], ensure_ascii=False) for row in rows]
+        quoted = [text.replace('"', '""') for text in texts]
+        text = "messages\n" + "".join(f'"{one}"\n' for one in quoted)
+    else:
+        text = "\n".join([*rows, *(["{broken"] if "broken" in form else [])])
+    name = f"train.{form.partition(',')[0]}"
+    (folder / name).write_bytes(text.encode().replace("†".encode(), b"\xe9"))
 
 
 def test_ten_problems_are_listed_and_no_more_is_read(tmp_path: Path, prepare: Prepare) -> None:
