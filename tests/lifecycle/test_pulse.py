@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cli.training import TrainingPulse, sparkline
+from lifecycle.pulse import TrainingPulse, sparkline
 
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 
