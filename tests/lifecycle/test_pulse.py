@@ -60,6 +60,16 @@ def test_a_job_that_began_anew_is_timed_anew() -> None:
     assert 20.0 == pulse.seconds_left(NOW + timedelta(seconds=510))
 
 
+def test_what_was_logged_before_anybody_looked_says_nothing_of_the_pace() -> None:
+    """A run that comes back to its job reads five hundred steps at once."""
+    pulse = TrainingPulse()
+    for done in range(1, 501):
+        pulse.read(f"step {done}/1000 {{}}", NOW)
+    pulse.read("step 510/1000 {}", NOW + timedelta(seconds=100))
+
+    assert 4900.0 == pulse.seconds_left(NOW + timedelta(seconds=100))
+
+
 def test_a_sparkline_falls_as_the_loss_does() -> None:
     """From full to empty, as many blocks as there is room for."""
     assert "█▅▁" == sparkline([3.0, 2.0, 1.0], 10)
