@@ -10,24 +10,36 @@ TORCH_INDEX ?=
 # What is fine-tuned by `make run`: smollm2, tiny (a stand-in, in seconds), or a Hugging Face folder.
 MODEL ?= smollm2
 SMOLLM2 := $(VENV)/.smollm2
+choose_model = weights= model=; case "$(1)" in \
+	smollm2) config=profiles/local.yaml ;; \
+	tiny) config=profiles/tiny.yaml ;; \
+	*) config=profiles/local.yaml; name=$$(basename "$(1)"); \
+		weights="--weights $$name=$(1)"; model="--set model.name=$$name" ;; \
+	esac
+# `make serve`: its model, for a retraining a minute long; seconds between retrainings; its folder.
+SERVED := $(if $(filter file,$(origin MODEL)),tiny,$(MODEL))
+RETRAIN_EVERY ?= 900
+STATE ?= runs/serve
+PORT ?=
 # What is made once and kept: converted weights, prepared data. `make clean` removes it.
 export AZUREML_EMULATOR_CACHE ?= $(CURDIR)/.cache/emulator
 export FINETUNE_CACHE ?= $(CURDIR)/.cache/finetune
 
-.PHONY: help run test test-all check bench bench-data live-check clean
+.PHONY: help run serve test test-all check bench bench-data live-check clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) $(if $(filter smollm2,$(MODEL)),$(SMOLLM2)) ## Train, register, deploy, ask and delete on the bundled emulator; MODEL=tiny: in seconds
-	@weights= model=; case "$(MODEL)" in \
-	smollm2) config=profiles/local.yaml ;; \
-	tiny) config=profiles/tiny.yaml ;; \
-	*) config=profiles/local.yaml; name=$$(basename "$(MODEL)"); \
-		weights="--weights $$name=$(MODEL)"; model="--set model.name=$$name" ;; \
-	esac; \
+	@$(call choose_model,$(MODEL)); \
 	$(BIN)/azureml-emulator exec --jobs train $$weights -- \
 		$(BIN)/finetune run --config $$config $$model --report runs/latest/report.json
+
+serve: $(INSTALLED) $(if $(filter smollm2,$(SERVED)),$(SMOLLM2)) ## The emulator, Prefect with its UI, schedules and automations, until Ctrl-C; MODEL=tiny unless you say
+	@$(call choose_model,$(SERVED)); \
+	exec $(BIN)/azureml-emulator exec --state $(STATE)/emulator --jobs train $$weights -- \
+		$(BIN)/python -m deployments.serve --config $$config $$model --state $(STATE) \
+		--retrain-every $(RETRAIN_EVERY) $(if $(PORT),--port $(PORT))
 
 test: $(INSTALLED) check ## Checks and the test suite, under 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

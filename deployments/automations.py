@@ -1,11 +1,11 @@
-"""``python -m deployments.automations``: what Prefect does by itself when a run ends badly.
+"""What Prefect does by itself: when a run ends badly, and when data changes.
 
-Run it after ``prefect deploy --all``; again after a change. It makes three automations on the
-server that PREFECT_API_URL names, or brings those that are there up to date:
+Four automations, made or brought up to date:
 
 - a run whose heartbeats stop is marked Crashed (the open-source server does not do that itself);
 - a run that crashed is started again, and comes back to its training job;
-- after a run that ended in any way but well, and past the grace, a sweep looks for what it left.
+- after a run that ended in any way but well, and past the grace, a sweep looks for what it left;
+- the event ``finetune.data-changed`` starts a retraining.
 
 Prefect may fire an automation twice for one event: what they start is harmless to start twice.
 """
@@ -26,18 +26,17 @@ from prefect.events.schemas.events import ResourceSpecification
 
 from lifecycle.owners import GRACE
 
-FINETUNE = ("finetune-chat-model/on-demand",)
-SWEEP = "sweep-endpoints/sweep-expired"
-RESTART = "restart-crashed-run/restart-crashed"
+from .definitions import FINETUNE, HEARTBEAT_SECONDS, RESTART, RETRAIN, SWEEP
 
-HEARTBEAT_SECONDS = 60
-"""What prefect.yaml sets for the runs of :data:`FINETUNE` (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
+DATA_CHANGED = "finetune.data-changed"
+"""The event that starts a retraining, whoever sends it and about whatever resource."""
 
 _LATE_HEARTBEATS = 3
 _RUN = "prefect.flow-run."
 # By the names of states, and not by their types: ours is a COMPLETED that is named for its trouble.
 _BADLY = ("Crashed", "Cancelled", "Failed", "TimedOut", "StillBilling")
-_ENDED = ("Completed", *_BADLY)
+# In these nothing of a run is alive, or none of it ought to be.
+_AT_REST = ("Completed", *_BADLY, "AwaitingRetry", "Paused", "Suspended")
 
 
 def ensure_automations(
@@ -45,6 +44,7 @@ def ensure_automations(
     finetune: Iterable[str] = FINETUNE,
     sweep: str = SWEEP,
     restart: str = RESTART,
+    retrain: str = RETRAIN,
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
     grace: timedelta = GRACE,
 ) -> list[str]:
@@ -54,6 +54,7 @@ def ensure_automations(
         finetune: The deployments whose runs are looked after, as ``flow/deployment``.
         sweep: The deployment that sweeps.
         restart: The deployment that starts crashed runs again.
+        retrain: The deployment that is run when data has changed.
         heartbeat_seconds: How often those runs give a sign of life.
         grace: How long after a run's end a sweep comes.
 
@@ -70,9 +71,10 @@ def ensure_automations(
             lost_heartbeat(watched, timedelta(seconds=heartbeat_seconds)),
             restart_after_crash(watched, id_of(restart)),
             sweep_after_run(watched, id_of(sweep), grace),
+            retrain_on_new_data(id_of(retrain)),
         ]
         for automation in automations:
-            _make(client, automation)
+            put_automation(client, automation)
     return [automation.name for automation in automations]
 
 
@@ -86,8 +88,9 @@ def lost_heartbeat(watched: Iterable[UUID], heartbeat: timedelta) -> AutomationC
             match=ResourceSpecification({"prefect.resource.id": f"{_RUN}*"}),
             match_related=_of(watched),
             for_each={"prefect.resource.id"},
-            after={f"{_RUN}heartbeat", f"{_RUN}Running"},
-            expect={f"{_RUN}heartbeat", *(_RUN + name for name in _ENDED)},
+            # Retrying: what Running is called when a run is started again.
+            after={_RUN + name for name in ("heartbeat", "Running", "Retrying")},
+            expect={_RUN + name for name in ("heartbeat", *_AT_REST)},
             posture=Posture.Proactive,
             threshold=1,
             within=within,
@@ -108,7 +111,7 @@ def restart_after_crash(watched: Iterable[UUID], restart: UUID) -> AutomationCor
     run_id = {"__prefect_kind": "jinja", "template": "{{ flow_run.id }}"}
     return AutomationCore(
         name="finetune: a crashed run is started again",
-        trigger=_on(["Crashed"], watched),
+        trigger=on_states(["Crashed"], watched),
         actions=[_run(restart, {"flow_run_id": run_id})],
     )
 
@@ -117,18 +120,36 @@ def sweep_after_run(watched: Iterable[UUID], sweep: UUID, grace: timedelta) -> A
     """Sweep when the grace of a run that ended badly is over."""
     return AutomationCore(
         name="finetune: a sweep follows a run that ended badly",
-        trigger=_on(_BADLY, watched),
+        trigger=on_states(_BADLY, watched),
         actions=[_run(sweep, {"apply": True}, after=grace + timedelta(minutes=1))],
     )
 
 
-def _on(states: Iterable[str], watched: Iterable[UUID]) -> EventTrigger:
+def retrain_on_new_data(retrain: UUID) -> AutomationCore:
+    """Run *retrain* when somebody says that data has changed."""
+    return AutomationCore(
+        name="finetune: new data starts a retraining",
+        description=f"prefect event emit {DATA_CHANGED} --resource-id DATA",
+        trigger=EventTrigger(expect={DATA_CHANGED}, posture=Posture.Reactive, threshold=1),
+        actions=[_run(retrain, {})],
+    )
+
+
+def on_states(states: Iterable[str], watched: Iterable[UUID]) -> EventTrigger:
+    """Return what fires when a run of *watched* comes into a state of one of these names."""
     return EventTrigger(
         match=ResourceSpecification({"prefect.resource.id": f"{_RUN}*"}),
         match_related=_of(watched),
         expect={_RUN + name for name in states},
         posture=Posture.Reactive,
         threshold=1,
+    )
+
+
+def on_event(event: str, watched: Iterable[UUID]) -> EventTrigger:
+    """Return what fires when a run of *watched* sends this event."""
+    return EventTrigger(
+        match_related=_of(watched), expect={event}, posture=Posture.Reactive, threshold=1
     )
 
 
@@ -153,7 +174,8 @@ def _of(watched: Iterable[UUID]) -> ResourceSpecification:
     )
 
 
-def _make(client: SyncPrefectClient, automation: AutomationCore) -> None:
+def put_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Make an automation, or bring the one of its name up to date."""
     found = client.read_automations_by_name(automation.name)
     for one in found[:1]:
         client.update_automation(one.id, automation)
@@ -163,6 +185,7 @@ def _make(client: SyncPrefectClient, automation: AutomationCore) -> None:
         client.create_automation(automation)
 
 
-if __name__ == "__main__":
-    for name in ensure_automations():
-        print(name)
+def take_automation_away(client: SyncPrefectClient, name: str) -> None:
+    """Delete an automation that may be there."""
+    for one in client.read_automations_by_name(name):
+        client.delete_automation(one.id)

@@ -51,6 +51,7 @@ from tasks.model import select_model
 from tasks.preflight import check_plan
 from tasks.registration import register_model
 from tasks.report import show_report
+from tasks.runs import tell_still_billing
 
 BASELINE_DEPLOYMENT = "baseline"
 
@@ -100,6 +101,7 @@ def finetune_chat_model(
             finally:
                 report.end(sys.exception())
                 is_put_away(report.flow_run_id)
+                tell_still_billing(report.still_billing)
                 show_report(report)
         except KeyboardInterrupt:
             if not report.resumable:

@@ -13,6 +13,7 @@ from lifecycle.auth import WorkspaceSpec
 from lifecycle.errors import StillBilling
 from lifecycle.owners import GRACE
 from tasks.auth import authenticate
+from tasks.runs import tell_still_billing
 from tasks.sweep import sweep_expired
 
 
@@ -37,6 +38,7 @@ def sweep_endpoints(
     """
     result = sweep_expired(authenticate(workspace).ref, apply, grace_minutes)
     if result.failed:
+        tell_still_billing(result.overdue())
         raise StillBilling(
             "; ".join(f"{failure.name}: {failure.error}" for failure in result.failed),
             resources=result.overdue(),

@@ -20,13 +20,28 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.context import FlowRunContext
+from prefect.events import emit_event
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 from prefect.states import AwaitingRetry
 
 from lifecycle.owners import Owner
 
 PAGE = 200
+
+STILL_BILLING = "finetune.still-billing"
+"""The event that says what a run may have left; its payload has the names, ``resources``."""
+
+
+def tell_still_billing(resources: list[str]) -> None:
+    """Send the event :data:`STILL_BILLING`, about the run that this is called in."""
+    if resources:
+        emit_event(
+            STILL_BILLING,
+            resource={"prefect.resource.id": f"finetune.leftovers.{flow_run.id}"},
+            payload={"resources": resources},
+        )
 
 
 def is_cancelled(flow_run_id: str) -> bool:

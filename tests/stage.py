@@ -264,6 +264,7 @@ def automated(served: Stage) -> Iterator[Stage]:
         finetune=["finetune-chat-model/served"],
         sweep="sweep-endpoints/served",
         restart="restart-crashed-run/served",
+        retrain="finetune-chat-model/served",
         heartbeat_seconds=30,
         grace=timedelta(0),
     )

@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def test_every_deployment_is_accepted(prefect_server: str) -> None:
-    """Both flows are found by their entrypoints, and the server takes their schemas."""
+    """All flows are found by their entrypoints, and the server takes their schemas."""
     environ = {**os.environ, "FINETUNE_HOME": str(Path.cwd())}
 
     pool = _prefect(environ, "work-pool", "create", "finetune", "--type", "process")
     deployed = _prefect(environ, "--no-prompt", "deploy", "--all")
 
     assert (0, 0) == (pool.returncode, deployed.returncode), deployed.stderr
-    assert 2 == deployed.stdout.count("successfully created")
+    assert 3 == deployed.stdout.count("successfully created")
 
 
 def _prefect(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:

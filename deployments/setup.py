@@ -1,0 +1,108 @@
+"""``python -m deployments.setup``: what ``prefect deploy --all`` cannot; run it after each deploy.
+
+It signs in and looks at the workspace, names it in every deployment, sets the schedule of `retrain`
+going, and makes the automations and the notifications. It may be run again. PREFECT_API_URL says on
+which server. Exit codes: 0 done; 1 Azure or Prefect did not answer; 2 refused, nothing was changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.exceptions import ObjectNotFound
+
+from lifecycle.auth import WorkspaceResult, authenticate
+from lifecycle.config import check_config, check_workspace, read_values
+from lifecycle.errors import ConfigurationError, FinetuneError, Refused
+
+from .automations import ensure_automations
+from .definitions import ALL, FINETUNE, RETRAIN
+from .notifications import ensure_notifications
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Set up what has been deployed, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.setup", description=__doc__)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="parameters of the training")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=value")
+    parser.add_argument(
+        "--notify",
+        action="append",
+        default=[],
+        metavar="TYPE/NAME",
+        help="a notification block, such as slack-webhook/team; repeatable",
+    )
+    parser.add_argument("--notify-success", action="store_true", help="tell of these, too")
+    chosen = parser.parse_args(arguments)
+    try:
+        values = read_values(chosen.config, chosen.set)
+        source = None if chosen.config is None else str(chosen.config)
+        if chosen.config is not None:
+            check_config(values, source=source)
+        workspace = authenticate(check_workspace(values, source=source))
+        told = ensure_notifications(chosen.notify, on_success=chosen.notify_success)
+        configure(workspace, values)
+        made = ensure_automations()
+    except FinetuneError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 2 if isinstance(error, Refused) else 1
+    print(f"Workspace {workspace.ref.name} in {workspace.region}; {RETRAIN} is scheduled.")
+    for name in (*made, *told):
+        print(f"Automation: {name}")
+    return 0
+
+
+def configure(
+    workspace: WorkspaceResult,
+    values: dict[str, Any],
+    *,
+    deployments: Iterable[str] = ALL,
+) -> None:
+    """Name the workspace in the deployments, and set paused schedules going.
+
+    Args:
+        workspace: The workspace as it was seen.
+        values: The sections of a configuration; they take the place of prefect.yaml's in the
+            deployments that train.
+        deployments: Those that were deployed.
+
+    Raises:
+        ConfigurationError: One of them is not there.
+    """
+    names = workspace.ref.model_dump(
+        mode="json", include={"subscription_id", "resource_group", "name"}
+    )
+    section = {key: one for key, one in values.get("workspace", {}).items() if key != "config_path"}
+    with get_client(sync_client=True) as client:
+        for name in deployments:
+            _configure(client, name, values, section | names)
+
+
+def _configure(
+    client: SyncPrefectClient, name: str, values: dict[str, Any], workspace: dict[str, Any]
+) -> None:
+    try:
+        deployment = client.read_deployment_by_name(name)
+    except ObjectNotFound as error:
+        raise ConfigurationError(
+            "it is not deployed.", where=name, remedy="Run `prefect deploy --all` first."
+        ) from error
+    accepted = (deployment.parameter_openapi_schema or {}).get("properties", {})
+    given = (values if name in FINETUNE else {}) | {"workspace": workspace}
+    parameters = deployment.parameters | {
+        key: value for key, value in given.items() if key in accepted
+    }
+    client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
+    for schedule in deployment.schedules:
+        client.update_deployment_schedule(deployment.id, schedule.id, active=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
