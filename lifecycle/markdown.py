@@ -28,7 +28,7 @@ from .wording import (
 SHOWN_RESPONSES = 10
 _LONGEST_REPLY = 700
 _LONGEST_MESSAGE = 6_000
-_MARKS = {"good": "🟢", "warning": "🟡", "bad": "🔴"}
+_MARKS = {"good": "✔", "warning": "⚠", "bad": "✖"}
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -87,7 +87,7 @@ def _outcome(report: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(list(cells), [list(cells.values())])
         yield ""
     for warning in report["warnings"]:
-        yield f"- ⚠️ {plain(warning)}"
+        yield f"- ⚠ {plain(warning)}"
     if report["warnings"]:
         yield ""
 
@@ -150,7 +150,7 @@ def _replies(report: Mapping[str, Any]) -> list[str]:
             [
                 f"**{_reply(response['prompt'])}**",
                 *([_reply(response["before"] or "")] if has_before else []),
-                f"{'✅ ' if is_right else ''}{_reply(response['reply'])}",
+                f"{'✔ ' if is_right else ''}{_reply(response['reply'])}",
                 _reply(response["reference"]),
             ]
         )

@@ -25,6 +25,7 @@ class TrainingPulse:
         self.done = 0
         self.total = 0
         self.losses: list[float] = []
+        self.curve: list[tuple[int, float]] = []
         self.eval_loss: float | None = None
         self._seen: deque[tuple[datetime, int]] = deque(maxlen=_LOOKS)
 
@@ -49,6 +50,7 @@ class TrainingPulse:
             value = _number(report["value"])
             if value is not None and report["name"] == "loss":
                 self.losses.append(value)
+                self.curve.append((self.done, value))
             elif value is not None:
                 self.eval_loss = value
 

@@ -15,6 +15,7 @@ Tone = Literal["good", "warning", "bad"]
 _UNSEEN = re.compile(
     r"[^\S\n]+|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
+_ADDRESS = re.compile(r"(https://[^\s<>|`\\]*[^\s<>|`\\.,;:!?()\[\]])")
 
 JOB_ENDED = frozenset({"Completed", "Failed", "Canceled"})
 TONES: Mapping[str, Tone] = {
@@ -79,8 +80,15 @@ def excerpt(text: str, most: int = 240) -> str:
 
 
 def plain(text: str, most: int = 600) -> str:
-    """Return an excerpt of *text* with nothing in it that Markdown would read as its own."""
-    return re.sub(r"([\\`*_{}\[\]<>|#!&~])", r"\\\1", excerpt(text, most))
+    """Return an excerpt of *text* with nothing in it that Markdown would read as its own.
+
+    An address stays one that can be clicked.
+    """
+    parts = _ADDRESS.split(excerpt(text, most))
+    return "".join(
+        f"<{part}>" if number % 2 else re.sub(r"([\\`*_{}\[\]<>|#!&~])", r"\\\1", part)
+        for number, part in enumerate(parts)
+    )
 
 
 def clock_time(written: str) -> str:

@@ -84,6 +84,10 @@ def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResu
     except JobError as error:
         bar.end(error.code, datetime.now(UTC))
         raise
+    finally:
+        # What the metrics step replaces, where the run comes to it.
+        if report is not None and (curve := bar.curve()):
+            report.metric_history = {"loss": list(curve)}
     bar.end(result.status, datetime.now(UTC))
     logger.info("Job %s: %s after %.0f s", result.name, result.status, result.seconds)
     return result

@@ -10,6 +10,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from lifecycle.job import JobStep
 from lifecycle.logs import LIVE, LogLine
+from lifecycle.metrics import thinned
 from lifecycle.pulse import TrainingPulse, sparkline
 from lifecycle.wording import duration, figure
 
@@ -67,6 +68,10 @@ class TrainingBar:
             self._pulse.done = self._pulse.total
         spent = duration((now - self._began).total_seconds())
         self._put(f"{status} after {spent}{_losses(self._pulse)}", now, status == "Completed")
+
+    def curve(self) -> list[tuple[int, float]]:
+        """Return step and value of the losses so far, of many a selection."""
+        return thinned(self._pulse.curve)
 
     def _put(self, text: str, now: datetime, is_full: bool = False) -> None:
         if text == self._shown or self._is_lost:

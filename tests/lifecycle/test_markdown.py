@@ -21,10 +21,10 @@ def test_a_completed_run_is_told_whole(make_report: Make) -> None:
 
     for told in (
         "**Completed** in 1 min 40 s: Tiny-ultrachat version 7 is registered.",
-        "🟢 **Nothing is left running.**",
+        "✔ **Nothing is left running.**",
         "0 % → **95 %**",
         "| perplexity | Infinity |",
-        "I do not know. | ✅ Odette the otter. | Odette the otter.",
+        "I do not know. | ✔ Odette the otter. | Odette the otter.",
         "[Tiny-ultrachat](https://ml.azure.com/runs/ft-x-a1)",
         "(https://ml.azure.com/model/Tiny-ultrachat:7/details?wsid=/subscriptions/s&tid=t)",
         "**deleted**, seen gone at 2026-11-21 10:01:39 UTC",
@@ -65,7 +65,7 @@ def test_what_may_still_be_billed_comes_before_everything_else(make_report: Make
     report["endpoint"] |= {"deleted": False, "deleted_at": None}
     page = render(report)
 
-    assert "🔴 **Something may still be billing.**" in page
+    assert "✖ **Something may still be billing.**" in page
     assert re.search(r"## What to do next\n\n- See to onlineEndpoints/local-x-a1 now", page)
     assert "**not seen gone**" in page
 
@@ -84,8 +84,8 @@ def test_a_kept_endpoint_is_linked_and_billed(make_report: Make) -> None:
 @pytest.mark.parametrize(
     ("evil", "shown"),
     [
-        ("![x](https://evil.example/p.png)", r"\!\[x\](https://evil.example/p.png)"),
-        ("<img src=https://evil.example>", r"\<img src=https://evil.example\>"),
+        ("![x](https://evil.example/p.png)", r"\!\[x\](<https://evil.example/p.png>)"),
+        ("<img src=https://evil.example>", r"\<img src=<https://evil.example>\>"),
         ("a | b\n\n# c", r"a \| b \# c"),
         ("\x1b[31mred", r"\[31mred"),
     ],
