@@ -161,7 +161,7 @@ def _replies(report: Mapping[str, Any]) -> list[str]:
     ]
     more = len(responses) - len(rows)
     if more:
-        lines += ["", f"And {more} more, in the run's result."]
+        lines += ["", f"And {more} more."]
     return _section("What it learned", lines)
 
 
@@ -188,7 +188,7 @@ def _cost(report: Mapping[str, Any]) -> list[str]:
     if report["endpoint"]:
         forgotten = "One day of the endpoint, had it been forgotten"
         rows.append([forgotten, money(cost["forgotten_day_usd"])])
-    said = [plain(line) for line in cost["assumptions"]]
+    said = [f"- {plain(line)}" for line in cost["assumptions"]]
     return _section("Cost on Azure", [*_table(["", ""], rows, "l", "r"), "", *said])
 
 

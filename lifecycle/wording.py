@@ -178,8 +178,7 @@ def next_steps(report: Mapping[str, Any]) -> list[str]:
         steps.append("Start another run when you want one; a retry of this one is one, too.")
     elif made is not None:
         steps.append(
-            f"Serve {made['name']} version {made['version']} where it is needed; its id is "
-            f"{made['id']}."
+            f"Serve the new model where it is needed, as azureml:{made['name']}:{made['version']}."
         )
         if endpoint is not None and endpoint["created"] and not endpoint["deleted"]:
             steps.append(f"Delete the endpoint {endpoint['name']} when you are done: it is billed.")

@@ -29,7 +29,7 @@ def test_a_completed_run_is_told_whole(make_report: Make) -> None:
         "(https://ml.azure.com/model/Tiny-ultrachat:7/details?wsid=/subscriptions/s&tid=t)",
         "**deleted**, seen gone at 2026-11-21 10:01:39 UTC",
         "| One day of the endpoint, had it been forgotten | 12.62 USD |",
-        "- Serve Tiny-ultrachat version 7",
+        "as azureml:Tiny-ultrachat:7.",
     ):
         assert told in page, told
     assert 2 == page.count("](data:image/svg+xml;base64,")
