@@ -53,13 +53,13 @@ def cancel_runs(seconds: float, is_served: Callable[[], bool]) -> list[str]:
     end = time.monotonic() + seconds
     said: set[str] = set()
     alive: list[FlowRun] = []
+    training: list[UUID] | None = None
     with get_client(sync_client=True) as client:
-        training = _ids(client, FINETUNE)
-        for one in [*training, *_ids(client, [SWEEP])]:
-            client.pause_deployment(one)
         while time.monotonic() < end and is_served():
             # SQLite answers 503 now and then, and a run that has just ended says no.
             with suppress(httpx.HTTPError):
+                if training is None:
+                    training = _paused(client)
                 waiting = _found(client, [StateType.SCHEDULED], training) if training else []
                 alive = [*waiting, *_found(client, _BEGUN)]
                 if not alive:
@@ -74,6 +74,14 @@ def cancel_runs(seconds: float, is_served: Callable[[], bool]) -> list[str]:
             said |= names
             time.sleep(_POLL_SECONDS)
     return [f"{run.name} ({run.id})" for run in alive]
+
+
+def _paused(client: SyncPrefectClient) -> list[UUID]:
+    """Pause every schedule; return the deployments that train."""
+    training = _ids(client, FINETUNE)
+    for one in [*training, *_ids(client, [SWEEP])]:
+        client.pause_deployment(one)
+    return training
 
 
 def _ids(client: SyncPrefectClient, names: Iterable[str]) -> list[UUID]:

@@ -90,9 +90,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(chosen: argparse.Namespace, stop: _Stop) -> int:
+    port = _port(chosen.port)
     with ExitStack() as end:
         folder = end.enter_context(Folder.held(chosen.state))
-        port = _port(chosen.port)
         ui = f"http://{child.HOST}:{port}"
         environ = folder.environment(os.environ, f"{ui}/api")
         server = end.enter_context(_server(port, folder, environ, stop))

@@ -2,7 +2,7 @@
 
 It signs in and looks at the workspace, names it in every deployment, sets the schedule of `retrain`
 going, and makes the automations and the notifications. It may be run again. PREFECT_API_URL says on
-which server. Exit codes: 0 done; 1 Azure or Prefect did not answer; 2 refused, nothing was changed.
+which server. Exit codes: 0 done; 1 Azure or Prefect did not answer; 2 refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
@@ -47,12 +48,15 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.config is not None:
             check_config(values, source=source)
         workspace = authenticate(check_workspace(values, source=source))
-        told = ensure_notifications(chosen.notify, on_success=chosen.notify_success)
         configure(workspace, values)
         made = ensure_automations()
+        told = ensure_notifications(chosen.notify, on_success=chosen.notify_success)
     except FinetuneError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 2 if isinstance(error, Refused) else 1
+    except httpx.HTTPError as error:
+        print(f"setup: Prefect did not answer: {error}", file=sys.stderr)
+        return 1
     print(f"Workspace {workspace.ref.name} in {workspace.region}; {RETRAIN} is scheduled.")
     for name in (*made, *told):
         print(f"Automation: {name}")

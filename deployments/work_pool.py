@@ -1,8 +1,8 @@
 """``python -m deployments.work_pool FILE``: make the work pool that a file describes.
 
-Such files are in deployments/pools/: a type of work pool and values of its job variables. They become the defaults of the
-pool's base job template, so that prefect.yaml is the same wherever the flows run. The values are
-checked against Prefect's own schema of that type first.
+Such files are in deployments/pools/: a type of work pool and values of its job variables. They
+become the defaults of the pool's base job template, so that prefect.yaml is the same wherever the
+flows run. The values are checked against Prefect's own schema of that type first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
@@ -25,7 +26,7 @@ from lifecycle.errors import ConfigurationError, FinetuneError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make the pool, or bring it up to date; 0, or 2 where the file is refused."""
+    """Make the pool, or bring it up to date; 0; 1 without a Prefect server; 2 if refused."""
     parser = argparse.ArgumentParser(prog="python -m deployments.work_pool", description=__doc__)
     parser.add_argument("file", type=Path, metavar="FILE")
     chosen = parser.parse_args(arguments)
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     except FinetuneError as error:
         print(f"work_pool: {error}", file=sys.stderr)
         return 2
+    except httpx.HTTPError as error:
+        print(f"work_pool: Prefect did not answer: {error}", file=sys.stderr)
+        return 1
     print(f"Work pool {name}; a worker of it: prefect worker start --pool {name}")
     return 0
 

@@ -8,6 +8,7 @@ right, before anything is asked of Azure.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ from .evaluation import EvaluationSpec
 from .job import JobSpec
 from .model import ModelSpec
 from .plain import Spec
+
+# What was given may be long, or deep, or no text at all.
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 80
 
 
 class FinetuneConfig(Spec):
@@ -104,23 +109,16 @@ def _refusal(error: ValidationError, source: str | None) -> ConfigurationError:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    # YAML 1.2, in which 5e-6 is a number (PyYAML's 1.1 reads it as text) and a key given twice is
-    # an error.
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        values = _parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
             f"the file cannot be read ({error.strerror}).",
             where=str(path),
             remedy="Name one of the files in profiles/, or your own.",
         ) from error
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(
-            f"the file is not YAML: {' '.join(str(error).split())}.", where=str(path)
-        ) from error
+    except ValueError as error:
+        raise ConfigurationError(f"the file is not YAML: {error}.", where=str(path)) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -128,10 +126,22 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _apply(values: dict[str, Any], setting: str) -> None:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+def _parse(text: str) -> Any:
+    """Read YAML 1.2, in which 5e-6 is a number (PyYAML's 1.1 reads it as text).
 
+    Raises:
+        ValueError: It is not YAML, or has a key twice.
+    """
+    from ruamel.yaml import YAML
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except Exception as error:
+        # Beside its own errors it lets Python's through: of 2001-99-99, `!!bool x`, a deep nest.
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
     name, equals, text = setting.partition("=")
     keys = name.split(".")
     if not equals or not all(keys):
@@ -141,8 +151,8 @@ def _apply(values: dict[str, Any], setting: str) -> None:
             remedy="For example: --set dataset.percentage=1",
         )
     try:
-        value = YAML(typ="safe", pure=True).load(text) if text else None
-    except (YAMLError, RecursionError) as error:
+        value = _parse(text) if text else None
+    except ValueError as error:
         raise ConfigurationError(f"{text[:80]!r} cannot be read as a value.", where=name) from error
     section = values
     for key in keys[:-1]:
@@ -154,8 +164,8 @@ def _apply(values: dict[str, Any], setting: str) -> None:
 
 
 def _sentence(problem: Any) -> tuple[str, str]:
-    where = ".".join(str(part) for part in problem["loc"]) or "the configuration"
-    given = problem["input"]
+    where = ".".join(_readable(part) for part in problem["loc"]) or "the configuration"
+    given = _BRIEF.repr(problem["input"])
     match problem["type"]:
         case "extra_forbidden":
             near = _nearest(problem["loc"])
@@ -165,7 +175,13 @@ def _sentence(problem: Any) -> tuple[str, str]:
         case "value_error":
             return where, f"{problem['ctx']['error']}"
         case _:
-            return where, f"{_lower(problem['msg'])}, but it is {given!r}."
+            return where, f"{_lower(problem['msg'])}, but it is {given}."
+
+
+def _readable(part: int | str) -> str:
+    """Return a name as it is, or quoted where a terminal could not show it."""
+    name = str(part)
+    return name if name.isprintable() and len(name) <= _BRIEF.maxstring else _BRIEF.repr(name)
 
 
 def _nearest(place: tuple[int | str, ...]) -> str:

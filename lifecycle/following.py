@@ -116,6 +116,8 @@ class Following:
             status = status_of(job)
             created_at = job.creation_context.created_at if job.creation_context else None
         if status in LIVE:
+            # The history is ahead of the job, or wrong, and may have more to tell.
+            self._run.is_read = False
             return None
         if status != "Completed":
             raise self._failure(status)

@@ -85,7 +85,7 @@ class Stage:
             state = client.read_flow_run(UUID(run_id)).state
         return "none" if state is None else str(state.type.value).lower()
 
-    def await_state(self, run_id: str, *wanted: str, seconds: float = 120) -> str:
+    def await_state(self, run_id: str, *wanted: str, seconds: float = 240) -> str:
         """Wait until the run is in one of these states, and return which."""
         return _await(
             lambda: state if (state := self.state(run_id)) in wanted else None,

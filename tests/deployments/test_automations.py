@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import uuid
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
-import yaml
 from prefect import get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
 )
 from prefect.client.schemas.objects import FlowRun
+from prefect.events import emit_event
 from prefect.flows import flow
-from prefect.states import Cancelled, Cancelling, Completed, Crashed, Running
+from prefect.states import (
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Pending,
+    Running,
+    Suspended,
+)
 
-from deployments.automations import HEARTBEAT_SECONDS
+from deployments.automations import lost_heartbeat
 from tasks.runs import owner_of, restart
 
 DEPLOYMENT = r"/onlineEndpoints/[^/]+/deployments/[^/]+$"
@@ -41,6 +51,7 @@ def test_a_killed_run_is_started_again_and_trains_once(automated: Any) -> None:
     assert 1 <= len(_runs_of("sweep-endpoints"))
 
 
+@pytest.mark.long
 def test_a_cancelled_run_leaves_nothing_and_is_not_started_again(automated: Any) -> None:
     """Cancel in the UI, in mid-deployment."""
     before = automated.requests()
@@ -57,15 +68,28 @@ def test_a_cancelled_run_leaves_nothing_and_is_not_started_again(automated: Any)
     }
 
 
-def test_the_heartbeat_that_is_waited_for_is_the_one_that_is_set() -> None:
-    """Else healthy runs are taken for crashed."""
-    document = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))
-    [environ] = {
-        tuple(sorted(one["work_pool"]["job_variables"]["env"].items()))
-        for one in document["deployments"]
-    }
+@pytest.mark.long
+def test_a_run_whose_heartbeats_stop_has_crashed(automated: Any) -> None:
+    """And only that one: its host died. A run that gives signs of life, or waits, is left alone."""
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("sweep-endpoints/served")
+        [dead, alive, waiting] = [
+            client.create_flow_run_from_deployment(deployment.id, state=Pending()) for _ in range(3)
+        ]
+        watch = client.create_automation(lost_heartbeat([deployment.id], timedelta(seconds=4)))
+        try:
+            time.sleep(3)  # The server's triggers learn of the automation.
+            for run in (dead, alive, waiting):
+                client.set_flow_run_state(run.id, Running())
+            client.set_flow_run_state(waiting.id, Suspended(timeout_seconds=3600))
+            for _ in range(20):
+                time.sleep(1.5)
+                _beat(alive.id, deployment.id)
+            seen = [client.read_flow_run(run.id) for run in (dead, alive, waiting)]
+        finally:
+            client.delete_automation(watch)
 
-    assert str(HEARTBEAT_SECONDS) == dict(environ)["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
+    assert ["Crashed", "Running", "Suspended"] == [run.state_name for run in seen]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +137,16 @@ def _run_through(states: list[Any]) -> str:
         for state in others:
             client.set_flow_run_state(run.id, state, force=True)
     return str(run.id)
+
+
+def _beat(run: UUID, deployment: UUID) -> None:
+    """Give the sign of life that a flow's engine gives."""
+    of = {"prefect.resource.id": f"prefect.deployment.{deployment}"}
+    emit_event(
+        "prefect.flow-run.heartbeat",
+        resource={"prefect.resource.id": f"prefect.flow-run.{run}"},
+        related=[{**of, "prefect.resource.role": "deployment"}],
+    )
 
 
 def _runs_of(name: str) -> list[FlowRun]:

@@ -74,6 +74,19 @@ def test_a_wrong_value_is_refused_with_its_place(setting: str, where: str, said:
     assert said in refusal.value.message
 
 
+UNREADABLE = "2001-99-99", "!!bool x", "!!int x", "{a", "*a", "9" * 5000, "[" * 2000, "&a [*a]"
+
+
+@pytest.mark.parametrize("text", [*UNREADABLE, "x" * 5000])
+def test_a_value_that_cannot_be_read_is_refused(text: str) -> None:
+    """Whatever the YAML reader raises of it."""
+    with pytest.raises(ConfigurationError) as refusal:
+        load_config(PROFILES / "local.yaml", [f"dataset.percentage={text}"])
+
+    assert "dataset.percentage" in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+
+
 def test_a_verb_that_needs_the_workspace_alone_checks_it_alone() -> None:
     """An incomplete model section is no matter to a sweep; a misspelt name is told as ever."""
     named = {"workspace": {"name": "w"}, "model": {}}

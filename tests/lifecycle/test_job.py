@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Protocol
 
 import pytest
 
+from lifecycle import clients
 from lifecycle.clients import WorkspaceRef, data_plane, ml_client
 from lifecycle.component import TrainingSpec
 from lifecycle.compute import ComputeSpec
@@ -368,6 +370,49 @@ def test_trouble_with_the_run_history_is_waited_out(
     assert "Completed" == result.status
     assert any("Trying for another" in line for line in told)
     assert any("Azure answers again" in line for line in told)
+    step = "chat_completion_finetune"
+    assert step_log(slow_emulator, slow_workspace, job.name, step) == logged(lines, step)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("effect", [{"reset": True}, {"hang": True}, {"truncate": 80}])
+def test_connections_that_break_lose_no_line_and_double_none(
+    effect: dict[str, Any],
+    slow_emulator: Any,
+    slow_workspace: WorkspaceRef,
+    make_plan: MakePlan,
+    clock: TurnedClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the middle of a log or of the history; the SDK has tried again, in vain."""
+    monkeypatch.setattr(clients, "READ_SECONDS", 0.5)
+    clients.forget()
+    job = submit(slow_workspace, make_plan(slow_workspace))
+    slow_emulator.faults(
+        fault("GET", "std_log", [4, 5, 6, 7], **effect),
+        fault("GET", "/history/", [12, 13, 14, 15], **effect),
+    )
+
+    result, lines = stream(slow_workspace, job, clock)
+
+    assert "Completed" == result.status
+    for step in {line.source for line in lines} - {job.display_name, "chat_completion_pipeline"}:
+        assert step_log(slow_emulator, slow_workspace, job.name, step) == logged(lines, step)
+
+
+def test_the_job_itself_says_how_it_ended(
+    slow_emulator: Any, slow_workspace: WorkspaceRef, make_plan: MakePlan, clock: TurnedClock
+) -> None:
+    """Not its history, which is another service: that may be ahead of it, or wrong."""
+    job = submit(slow_workspace, make_plan(slow_workspace))
+    too_early = json.dumps({"runId": job.name, "status": "Completed"})
+    slow_emulator.faults(
+        fault("GET", f"/runs/{job.name}/details$", [4, 5], status=200, body=too_early)
+    )
+
+    result, lines = stream(slow_workspace, job, clock)
+
+    assert slow_emulator.server.emulator.store.get("run", job.name)["status"] == result.status
     step = "chat_completion_finetune"
     assert step_log(slow_emulator, slow_workspace, job.name, step) == logged(lines, step)
 

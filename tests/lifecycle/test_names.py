@@ -6,13 +6,18 @@ import base64
 import random
 import re
 import uuid
+from functools import partial
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from lifecycle.job import job_name
 from lifecycle.names import base32_id, endpoint_name, validate_endpoint_prefix
 
 RUN = "8a4f0c52-3f1e-4a60-9d0e-6f9c3b7a1d24"
 AZURE_NAME = re.compile(r"(?=.{3,32}$)[A-Za-z]([A-Za-z0-9]|-(?!-))*[A-Za-z0-9]")
+AZURE_JOB_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}")
 
 
 def test_base32_id_keeps_all_the_bits() -> None:
@@ -61,23 +66,48 @@ def test_a_repeated_call_gives_the_same_name() -> None:
     assert endpoint_name("ultrachat", RUN, 1) == endpoint_name("ultrachat", RUN.upper(), 1)
 
 
-def test_a_million_runs_share_no_name() -> None:
-    """Runs never collide, even with the longest prefix, which leaves the least of the id."""
-    draws = 1_000_000
+@settings(max_examples=200, deadline=None, database=None)
+@given(
+    run=st.uuids(),
+    other=st.uuids(),
+    prefix=st.from_regex(r"[A-Za-z](-?[A-Za-z0-9]){0,5}[A-Za-z0-9]?", fullmatch=True),
+    attempt=st.integers(1, 9999),
+)
+def test_names_of_any_run_obey_azures_rules(
+    run: uuid.UUID, other: uuid.UUID, prefix: str, attempt: int
+) -> None:
+    """Endpoint and job, however the id is written; another run's differ."""
+    for make, rule in ((partial(endpoint_name, prefix), AZURE_NAME), (job_name, AZURE_JOB_NAME)):
+        name = make(str(run), attempt)
+
+        assert rule.fullmatch(name), name
+        assert name == make(run.hex.upper(), attempt)
+        assert run == other or name != make(str(other), attempt)
+
+
+@pytest.mark.parametrize("draws", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", ["random", "of one millisecond"])
+def test_runs_share_no_name(kind: str, draws: int) -> None:
+    """Not even with the longest prefix, which leaves the least of the id.
+
+    Prefect's ids are random (version 4), or begin with the time (version 7): then only 74 bits
+    tell the runs of one millisecond apart.
+    """
     random_bits = random.Random(20261121).getrandbits
+    head, version, bits = (0, 4, 122) if kind == "random" else (0x01936D2E7A00 << 80, 7, 74)
 
-    tails = {base32_id(f"{random_bits(128):032x}")[-16:] for _ in range(draws)}
+    names = {
+        endpoint_name("twelve-chars", f"{_uuid(head, version, random_bits(bits)):032x}", 1)
+        for _ in range(draws)
+    }
 
-    assert draws == len(tails)
-    assert "twelve-chars-" + base32_id(RUN)[-16:] + "-a1" == endpoint_name("twelve-chars", RUN, 1)
+    assert draws == len(names)
 
 
-def test_runs_started_in_the_same_millisecond_share_no_name() -> None:
-    """A version 7 id begins with the time; the part used is the random one."""
-    first = "01936d2e-7a00-7000-8000-00000000000a"
-    second = "01936d2e-7a00-7000-8000-00000000000b"
-
-    assert endpoint_name("twelve-chars", first, 1) != endpoint_name("twelve-chars", second, 1)
+def _uuid(head: int, version: int, bits: int) -> int:
+    """Put the bits where an id of this version has them: around version and variant."""
+    low, middle, high = bits & (1 << 62) - 1, bits >> 62 & 0xFFF, bits >> 74
+    return head | high << 80 | version << 76 | middle << 64 | 0b10 << 62 | low
 
 
 @pytest.mark.parametrize("prefix", ["a", "Ultra", "a-b", "a1-2b", "twelve-chars"])

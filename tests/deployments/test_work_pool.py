@@ -1,0 +1,105 @@
+"""The work pools that the recipes describe are ones that Prefect takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.utilities.schema_tools.validation import validate
+from ruamel.yaml import YAML
+
+from deployments.definitions import deployments
+from deployments.work_pool import ensure_work_pool
+from lifecycle.errors import ConfigurationError
+
+POOLS = sorted(Path("deployments/pools").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", POOLS, ids=lambda path: path.stem)
+def test_a_pool_is_made_and_brought_up_to_date(
+    prefect_server: str, tmp_path: Path, path: Path
+) -> None:
+    """Its values are the defaults of Prefect's own template, and fit it with prefect.yaml's."""
+    name = f"pool-{path.stem}"
+    ours = tmp_path / "pool.yaml"
+    ours.write_text(path.read_text().replace("name: finetune\n", f"name: {name}\n"))
+
+    assert name == ensure_work_pool(ours)
+    assert name == ensure_work_pool(ours)
+
+    with get_client(sync_client=True) as client:
+        pool = client.read_work_pool(name)
+    variables = pool.base_job_template["variables"]
+    defaults = {
+        key: one["default"]
+        for key, one in variables["properties"].items()
+        if one.get("default") is not None
+    }
+    for deployment in deployments():
+        given: dict[str, Any] = deployment["work_pool"]["job_variables"]
+        assert [] == validate(defaults | given, variables, preprocess=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{name: x, type: kubernetes, job_variables: {imagee: y}}", "imagee: there is no such"),
+        (
+            "{name: x, type: kubernetes, job_variables: {finished_job_ttl: soon}}",
+            "job_variables.finished_job_ttl: 'soon' is not of type 'integer'",
+        ),
+        (
+            "{name: x, type: azure-container-instance, job_variables: {image: y}}",
+            "'resource_group_name' is a required property",
+        ),
+        ("{name: x, type: kubernets, job_variables: {}}", "'kubernets' is no type of work pool"),
+        ("{name: x}", "name, type and job_variables are asked for"),
+        ("a: b: c", "it cannot be read"),
+    ],
+    ids=["name", "type-of-value", "required", "type", "keys", "no-yaml"],
+)
+def test_a_wrong_description_is_refused(
+    prefect_server: str, tmp_path: Path, text: str, said: str
+) -> None:
+    """In one sentence that names the place; no pool is made."""
+    path = tmp_path / "pool.yaml"
+    path.write_text(text)
+
+    with pytest.raises(ConfigurationError, match=said):
+        ensure_work_pool(path)
+
+
+def test_the_image_has_all_that_the_flows_import() -> None:
+    """Each package of pyproject.toml, and what prefect.yaml and the profiles name, is copied."""
+    said = Path("deployments/Dockerfile").read_text()
+    copied = {line.split()[1] for line in said.splitlines() if line.startswith("COPY ")}
+
+    wanted = {"cli", "deployments", "flows", "lifecycle", "tasks", "profiles", "prefect.yaml"}
+    assert set() == wanted - copied
+    assert all(Path(one).exists() for one in copied)
+
+
+def test_the_image_passes_the_linter() -> None:
+    """Nobody here can build it: hadolint reads it instead."""
+    linter = Path(sys.prefix) / "bin" / "hadolint"
+    said = subprocess.run(
+        [linter, "deployments/Dockerfile"], capture_output=True, text=True, check=False
+    )
+
+    assert (0, "") == (said.returncode, said.stdout)
+
+
+def test_the_unit_runs_a_worker_of_the_pool() -> None:
+    """Of prefect.yaml, from the folder of the pool; a stop reaches its runs, too."""
+    unit = Path("deployments/systemd/finetune-worker.service").read_text()
+    pool = YAML(typ="safe").load(Path("deployments/pools/process.yaml"))
+
+    [names] = {deployment["work_pool"]["name"] for deployment in deployments()}
+    home = pool["job_variables"]["working_dir"]
+    assert f"ExecStart={home}/.venv/bin/prefect worker start --pool {names} " in unit
+    assert f"Environment=FINETUNE_HOME={home}\n" in unit
+    assert "KillMode=control-group\n" in unit
