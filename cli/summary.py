@@ -14,9 +14,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from .phases import PHASES, Phase, end_of, read_phases, seconds_of
-from .training import sparkline
-from .wording import (
+from lifecycle.phases import PHASES, Phase, end_of, read_phases, seconds_of
+from lifecycle.pulse import sparkline
+from lifecycle.wording import (
     TONES,
     closing,
     duration,

@@ -50,6 +50,7 @@ from tasks.metrics import review_metrics
 from tasks.model import select_model
 from tasks.preflight import check_plan
 from tasks.registration import register_model
+from tasks.report import show_report
 from tasks.runs import tell_still_billing
 
 BASELINE_DEPLOYMENT = "baseline"
@@ -57,33 +58,33 @@ BASELINE_DEPLOYMENT = "baseline"
 
 @flow(
     name="finetune-chat-model",
-    flow_run_name="finetune {model.name}",
+    flow_run_name="finetune {model.name} on {dataset.effective_short_name}",
     on_cancellation=[put_away_cancelled],
     on_crashed=[put_away_crashed],
 )
 def finetune_chat_model(
     model: ModelSpec,
-    compute: ComputeSpec,
     dataset: DatasetSpec,
+    compute: ComputeSpec,
     endpoint: EndpointSpec,
-    workspace: WorkspaceSpec = WorkspaceSpec(),  # noqa: B008 - frozen
+    evaluation: EvaluationSpec = EvaluationSpec(),  # noqa: B008 - frozen
     training: TrainingSpec = TrainingSpec(),  # noqa: B008 - frozen
     job: JobSpec = JobSpec(),  # noqa: B008 - frozen
-    evaluation: EvaluationSpec = EvaluationSpec(),  # noqa: B008 - frozen
+    workspace: WorkspaceSpec = WorkspaceSpec(),  # noqa: B008 - frozen
 ) -> dict[str, Any] | State[dict[str, Any]]:
     """Fine-tune a chat model, register it, try it on an endpoint, and delete the endpoint.
 
     Everything that can be refused is refused before anything is created.
 
     Args:
-        model: The foundation model in the registry.
-        compute: The GPU cluster, made if it is not there.
+        model: The foundation model to fine-tune, from the registry.
         dataset: The conversations to learn from.
-        endpoint: The endpoint on which the new model is tried.
-        workspace: The Azure ML workspace; environment and config.json fill what is not given.
-        training: The pipeline component and its parameters.
+        compute: The GPU cluster to train on, made if it is not there.
+        endpoint: The endpoint on which the new model is tried, and which is deleted then.
+        evaluation: What is asked of the new model on that endpoint.
+        training: The pipeline component and its parameters; the model's own recommendations apply.
         job: How long the training job may wait and run.
-        evaluation: What is asked of the new model.
+        workspace: The Azure ML workspace; environment and config.json fill what is not given.
 
     Returns:
         The run's report as JSON; as the data of a state of type COMPLETED and the name
@@ -101,6 +102,7 @@ def finetune_chat_model(
                 report.end(sys.exception())
                 is_put_away(report.flow_run_id)
                 tell_still_billing(report.still_billing)
+                show_report(report)
         except KeyboardInterrupt:
             if not report.resumable:
                 raise

@@ -87,6 +87,11 @@ class ComputeSpec(Spec):
         examples=[False],
     )
 
+    @property
+    def label(self) -> str:
+        """What people call it: the cluster's name, or that there is none."""
+        return self.name or "serverless compute"
+
 
 class SizeInfo(Result):
     """A VM size that the region offers."""

@@ -25,7 +25,12 @@ from lifecycle.deletion import (
     request_delete,
 )
 from lifecycle.errors import ConfigurationError, EndpointError, EndpointTaken, ServiceError
-from lifecycle.names import ENDPOINT_PREFIX_LENGTH, endpoint_name, validate_endpoint_prefix
+from lifecycle.names import (
+    ENDPOINT_PREFIX_LENGTH,
+    ENDPOINT_PREFIX_PATTERN,
+    endpoint_name,
+    validate_endpoint_prefix,
+)
 from lifecycle.operation import Change, carry_out, state_of
 from lifecycle.plain import Result, Spec
 from lifecycle.waiting import SYSTEM_CLOCK, Clock
@@ -79,7 +84,7 @@ class EndpointSpec(Spec):
         description="What the endpoint's name begins with: 1 to 12 letters, digits and single "
         "dashes, a letter first. The run's id and attempt follow.",
         examples=["ultrachat"],
-        json_schema_extra={"maxLength": ENDPOINT_PREFIX_LENGTH},
+        json_schema_extra={"maxLength": ENDPOINT_PREFIX_LENGTH, "pattern": ENDPOINT_PREFIX_PATTERN},
     )
     deployment_name: str = Field(
         default="demo",

@@ -74,12 +74,20 @@ def review_metrics(ref: WorkspaceRef, workspace: WorkspaceResult, job_name: str)
         for name in sorted(origin)[:CHARTS]:
             points = _history(store, origin[name].info.run_id, name)
             if len(points) > 1:
-                history[name] = _thinned(points)
+                history[name] = thinned(points)
     return MetricsResult(
         values={name: run.data.metrics[name] for name, run in sorted(origin.items())},
         history=history,
         by_run=_by_name(runs),
     )
+
+
+def thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return at most :data:`CHART_POINTS` of the points, the first and the last among them."""
+    if len(points) <= CHART_POINTS:
+        return points
+    stride = (len(points) - 1) / (CHART_POINTS - 1)
+    return [points[round(number * stride)] for number in range(CHART_POINTS)]
 
 
 def _store(ref: WorkspaceRef, tracking_uri: str) -> RestStore:
@@ -135,14 +143,6 @@ def _pages(page: Callable[[str | None], Any]) -> Iterator[Any]:
         token = found.token
         if not token:
             return
-
-
-def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Return at most :data:`CHART_POINTS` of the points, the first and the last among them."""
-    if len(points) <= CHART_POINTS:
-        return points
-    stride = (len(points) - 1) / (CHART_POINTS - 1)
-    return [points[round(number * stride)] for number in range(CHART_POINTS)]
 
 
 def _by_name(runs: list[Run]) -> dict[str, dict[str, float]]:

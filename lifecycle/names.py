@@ -8,8 +8,9 @@ import uuid
 
 ENDPOINT_NAME_LENGTH = 32
 ENDPOINT_PREFIX_LENGTH = 12
+ENDPOINT_PREFIX_PATTERN = r"^[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*$"
 _FEWEST_ID_CHARACTERS = 16
-_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*")
+_PREFIX = re.compile(ENDPOINT_PREFIX_PATTERN)
 
 
 def base32_id(flow_run_id: str) -> str:

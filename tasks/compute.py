@@ -20,13 +20,13 @@ def list_sizes(workspace: WorkspaceRef) -> dict[str, SizeInfo]:
     return lifecycle.list_sizes(workspace)
 
 
-@step(run_name="check {compute.name}")
+@step(run_name="look at {compute.label}")
 def check_compute(workspace: WorkspaceRef, compute: ComputeSpec) -> ComputeState | None:
     """Look the cluster up; None where it would have to be made."""
     return lifecycle.check_compute(workspace, compute)
 
 
-@step(run_name="ensure {compute.name}")
+@step(run_name="make {compute.label} ready")
 def ensure_compute(
     workspace: WorkspaceRef, compute: ComputeSpec, size: SizeInfo, flow_run_id: str
 ) -> ComputeResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 
 from prefect import get_run_logger
 from prefect.runtime import flow_run, task_run
@@ -11,20 +12,30 @@ from lifecycle import job as lifecycle
 from lifecycle import leftovers
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import TrainingSpec
-from lifecycle.errors import FinetuneError
+from lifecycle.errors import FinetuneError, JobError
 from lifecycle.job import JobRef, JobResult, JobSpec, JobStep
 from lifecycle.logs import LogLine
 from lifecycle.preflight import Plan
 from lifecycle.report import RunReport, current_report
 
+from .progress import TrainingBar
 from .runs import has_retries_left, is_cancelled, logged_by
 from .step import step
 
 # How long a submit that was interrupted may still take effect.
 UNANSWERED_SECONDS = 20.0
 
+_SHORT_ID = 8
 
-@step(run_name="submit {plan.display_name}")
+
+def _submitting() -> str:
+    """Name the task run: ``submit ft-3f2a… to gpu-cluster-big``."""
+    parameters = task_run.parameters
+    name = lifecycle.job_name(parameters["flow_run_id"], 1)[: len("ft-") + _SHORT_ID]
+    return f"submit {name}… to {parameters['plan'].compute.label}"
+
+
+@step(run_name=_submitting)
 def submit_job(
     workspace: WorkspaceRef, plan: Plan, training: TrainingSpec, flow_run_id: str
 ) -> JobRef:
@@ -51,9 +62,12 @@ def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResu
     is_first = not job.adopted and task_run.run_count == 1
     logged = Counter([] if is_first else logged_by(flow_run.id, f"stream {job.name}"))
 
+    bar = TrainingBar(datetime.now(UTC))
+
     def emit(line: LogLine) -> None:
         if report is not None:
             report.go_on()
+        bar.read(line, datetime.now(UTC))
         text = f"[{line.source}] {line.text}"
         if not line.remark and logged[text]:
             logged[text] -= 1
@@ -63,8 +77,18 @@ def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResu
     def watch(steps: list[JobStep]) -> None:
         if report is not None and report.job is not None:
             report.job["steps"] = [step.model_dump(mode="json") for step in steps]
+        bar.show(steps, datetime.now(UTC))
 
-    result = lifecycle.stream_job(workspace, job, limits, emit, watch=watch)
+    try:
+        result = lifecycle.stream_job(workspace, job, limits, emit, watch=watch)
+    except JobError as error:
+        bar.end(error.code, datetime.now(UTC))
+        raise
+    finally:
+        # What the metrics step replaces, where the run comes to it.
+        if report is not None and (curve := bar.curve()):
+            report.metric_history = {"loss": list(curve)}
+    bar.end(result.status, datetime.now(UTC))
     logger.info("Job %s: %s after %.0f s", result.name, result.status, result.seconds)
     return result
 

@@ -33,7 +33,7 @@ def step(
     remembered: bool = False,
     retried: bool = True,
     cleanup: bool = False,
-    run_name: str | None = None,
+    run_name: str | Callable[[], str] | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Turn a function into a Prefect task of the same name.
 
@@ -42,8 +42,8 @@ def step(
             the same one. Only for what is read from Azure, never for what is made or deleted there.
         retried: Whether a transient error is met by trying again.
         cleanup: Whether it runs also when the run has been asked to stop.
-        run_name: The task run's name in the UI, with parameters in braces; the function's own
-            where not given.
+        run_name: The task run's name in the UI, with parameters in braces, or what makes it; the
+            function's own where not given.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:

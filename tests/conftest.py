@@ -16,7 +16,7 @@ from azureml_emulator.pytest_plugin import RunningEmulator
 from campaigns import stage
 from lifecycle.clients import WorkspaceRef, forget
 
-pytest_plugins = ["tests.stage"]
+pytest_plugins = ["tests.reports", "tests.stage"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
@@ -13,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lifecycle.dataset import TOKENS_A_BIN, DatasetResult, SplitFile, TokenLengths
+from lifecycle.pictures import data_uri
+from lifecycle.wording import excerpt, plain
 
-_EXCERPT = 240
 _BAR = 40
 _WRAP = 86
 _ROWS_OF_BARS = 12
 _PICTURE_BARS = 48
 _WIDTH, _HEIGHT, _LEFT, _FOOT = 640, 200, 8, 34
-_UNSEEN = re.compile(
-    r"[^\S\n]+|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
 
 
 def as_text(result: DatasetResult, split: str, samples: int = 2) -> str:
@@ -56,23 +53,22 @@ def as_text(result: DatasetResult, split: str, samples: int = 2) -> str:
 
 def as_markdown(result: DatasetResult, split: str, samples: int = 3) -> str:
     """Return the same as Markdown, with the histogram as a picture."""
-    lines = [f"# {_plain(result.name)}", ""]
+    lines = [f"# {plain(result.name)}", ""]
     if result.revision:
         lines += [f"Revision `{result.revision}`", ""]
     lines += ["| split | rows | of | MB | tokens, mean | longest | dropped | duplicates |"]
     lines += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
     lines += [f"| {' | '.join(_row(file))} |" for file in result.files]
-    lines += ["", *(f"- {_plain(note)}" for note in notes(result)), ""]
+    lines += ["", *(f"- {plain(note)}" for note in notes(result)), ""]
     shown = result.file(split)
     if shown.tokens is not None:
-        picture = base64.b64encode(histogram(shown.tokens).encode()).decode()
         lines += [
             f"## Tokens of a conversation in {shown.split}",
             "",
-            f"Here {_plain(shown.tokens.method)}.",
+            f"Here {plain(shown.tokens.method)}.",
             "",
         ]
-        lines += [f"![histogram](data:image/svg+xml;base64,{picture})", ""]
+        lines += [f"![histogram]({data_uri(histogram(shown.tokens))})", ""]
     lines += [f"## Conversations of {shown.split}", ""]
     for number, sample in enumerate(conversations_of(shown, samples)):
         text = "\n".join(_told(sample))
@@ -147,12 +143,6 @@ def conversations_of(file: SplitFile, number: int) -> Iterator[list[dict[str, An
             yield json.loads(line)["messages"]
 
 
-def excerpt(text: str, most: int = _EXCERPT) -> str:
-    """Cut *text* to one line, without what would move a terminal's cursor."""
-    line = " ".join(_UNSEEN.sub(" ", text[: most * 2]).split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
 def _told(sample: list[dict[str, Any]]) -> Iterator[str]:
     """Give a conversation as lines of a terminal's width, who speaks before what is said."""
     for turn in sample:
@@ -193,8 +183,3 @@ def _merged(lengths: TokenLengths, most: int) -> dict[tuple[int, int], int]:
         )
         for start in range(0, len(lengths.bins), each)
     }
-
-
-def _plain(text: str) -> str:
-    """Return *text* with nothing in it that Markdown would read as its own."""
-    return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", excerpt(text, 600))

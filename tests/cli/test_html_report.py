@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cli.charts import HEIGHT, WIDTH, loss_chart, timeline
 from cli.html_report import render
+from lifecycle.charts import HEIGHT, WIDTH, loss_chart, timeline
 from lifecycle.errors import SizeNotAllowed
 from lifecycle.report import RunReport
 

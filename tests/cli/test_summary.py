@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from cli.summary import show_summary
-from cli.wording import closing, duration, figure, money
+from lifecycle.wording import closing, duration, figure, money
 
 Make = Callable[..., dict[str, Any]]
 

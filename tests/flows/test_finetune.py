@@ -7,8 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from cli.main import main
 from lifecycle.clients import WorkspaceRef, ml_client
@@ -38,8 +41,17 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefect_server: str) ->
     return finetune
 
 
+def watched(run_id: str) -> tuple[str, str, set[str]]:
+    """What the run's page in Prefect shows: its report, the training's last word, its tasks."""
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run_id)]))
+    with get_client(sync_client=True) as client:
+        shown = {one.key: one for one in client.read_artifacts(flow_run_filter=of_run)}
+        tasks = {one.name for one in client.read_task_runs(flow_run_filter=of_run)}
+    return str(shown["run-report"].data), str(shown["training"].description), tasks
+
+
 def test_a_run_makes_a_model_and_leaves_no_meter(emulator: Any, run: Run) -> None:
-    """All steps: trained, registered, asked, and the endpoint seen gone."""
+    """All steps: trained, registered, asked, and the endpoint seen gone; its page shows it."""
     code, report = run()
 
     assert 0 == code, report["error"]
@@ -57,6 +69,11 @@ def test_a_run_makes_a_model_and_leaves_no_meter(emulator: Any, run: Run) -> Non
     assert report["metrics"]["loss"] == report["metric_history"]["loss"][-1][1]
     assert report["cost"]["endpoint_usd"] > 0
     assert report["model"]["description"]
+    page, bar, tasks = watched(report["flow_run_id"])
+    assert "✔ **Nothing is left running.**" in page
+    assert 2 == page.count("](data:image/svg+xml;base64,")
+    assert bar.startswith("Completed after ")
+    assert f"submit {report['job']['name'][:11]}… to gpu-cluster" in tasks
 
 
 def test_serverless_compute_and_a_baseline_work_too(emulator: Any, run: Run) -> None:
@@ -111,7 +128,7 @@ def test_an_endpoint_is_kept_where_it_is_asked_for(
 def test_a_job_that_does_not_complete_fails_the_run(
     emulator: Any, run: Run, status: str, code: str
 ) -> None:
-    """Exit 1, the true end of the job, no endpoint, no meter."""
+    """Exit 1, the true end of the job, no endpoint, no meter; its page says so."""
     emulator.faults({"match": JOB, "effect": {"job": {"status": status}}})
 
     exit_code, report = run()
@@ -120,6 +137,9 @@ def test_a_job_that_does_not_complete_fails_the_run(
     assert ("Canceled" if status == "NotResponding" else status) == report["job"]["status"]
     assert report["endpoint"] is None
     assert [] == emulator.open_meters()
+    page, bar, _ = watched(report["flow_run_id"])
+    assert f"| error | `{code}` |" in page
+    assert bar.startswith(f"{code} after ")
 
 
 @pytest.mark.parametrize("place", [ENDPOINT, DEPLOYMENT], ids=["endpoint", "deployment"])

@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lifecycle.conversations.summary import as_markdown, as_text, excerpt, histogram, notes
+from lifecycle.conversations.summary import as_markdown, as_text, histogram, notes
 from lifecycle.dataset import DatasetResult
+from lifecycle.wording import excerpt
 
 from .conftest import turns, write_lines
 

@@ -1,14 +1,21 @@
-"""The report in words and figures: the same on the terminal and on the page."""
+"""The report in words and figures: the same on the terminal, on the page and in Prefect."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote, urlsplit
 
 from .phases import moment
 
 Tone = Literal["good", "warning", "bad"]
+
+_UNSEEN = re.compile(
+    r"[^\S\n]+|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+_ADDRESS = re.compile(r"(https://[^\s<>|`\\]*[^\s<>|`\\.,;:!?()\[\]])")
 
 JOB_ENDED = frozenset({"Completed", "Failed", "Canceled"})
 TONES: Mapping[str, Tone] = {
@@ -64,6 +71,24 @@ def figure(value: float | str) -> str:
 def percent(share: float | None) -> str:
     """Return a share as per cent, a dash where there is none."""
     return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def excerpt(text: str, most: int = 240) -> str:
+    """Cut *text* to one line, without what would move a terminal's cursor."""
+    line = " ".join(_UNSEEN.sub(" ", text[: most * 2]).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def plain(text: str, most: int = 600) -> str:
+    """Return an excerpt of *text* with nothing in it that Markdown would read as its own.
+
+    An address stays one that can be clicked.
+    """
+    parts = _ADDRESS.split(excerpt(text, most))
+    return "".join(
+        f"<{part}>" if number % 2 else re.sub(r"([\\`*_{}\[\]<>|#!&~])", r"\\\1", part)
+        for number, part in enumerate(parts)
+    )
 
 
 def clock_time(written: str) -> str:
@@ -125,3 +150,61 @@ def _idle(compute: Mapping[str, Any]) -> str:
     if not compute.get("name"):
         return ""
     return f" The cluster {compute['name']} gives its nodes back once they are idle."
+
+
+def next_steps(report: Mapping[str, Any]) -> list[str]:
+    """Say what a person may do now, the most urgent first.
+
+    Args:
+        report: The report as JSON, of a run that has ended.
+    """
+    endpoint, made, error = report["endpoint"], report["registered_model"], report["error"]
+    steps = []
+    if report["still_billing"]:
+        steps.append(
+            f"See to {', '.join(report['still_billing'])} now: run `finetune sweep --apply`, or "
+            "delete it in Azure ML studio."
+        )
+    if error is not None and error["remedy"]:
+        steps.append(error["remedy"])
+    if report["state"] == "Refused":
+        steps.append("Nothing was created. Change the parameters and start another run.")
+    elif report["state"] == "Failed":
+        steps.append(
+            "Retry this run once that is mended: it takes what is finished and comes back to a job "
+            "that is live or complete. With other parameters, start another run."
+        )
+    elif report["state"] == "Interrupted":
+        steps.append("Start another run when you want one; a retry of this one is one, too.")
+    elif made is not None:
+        steps.append(
+            f"Serve the new model where it is needed, as azureml:{made['name']}:{made['version']}."
+        )
+        if endpoint is not None and endpoint["created"] and not endpoint["deleted"]:
+            steps.append(f"Delete the endpoint {endpoint['name']} when you are done: it is billed.")
+        if (report["evaluation"] or {}).get("exact_match_before", 0) is None:
+            steps.append("Set evaluation.baseline to see what the training changed.")
+    return steps
+
+
+def studio_links(report: Mapping[str, Any]) -> dict[str, str]:
+    """Return the pages in Azure ML studio: of the ``job``, the ``model``, the ``endpoint``.
+
+    The job's is Azure's own; the others follow studio's addresses as its documentation shows them.
+    Only what a browser opens as a page, and of an endpoint only while it is there.
+    """
+    links = {}
+    job, made, endpoint = report["job"], report["registered_model"], report["endpoint"]
+    home = urlsplit((report["workspace"] or {}).get("studio_url") or "")
+
+    def page(path: str) -> str:
+        return home._replace(path=quote(path, safe="/:")).geturl().replace(")", "%29")
+
+    if job and (job["studio_url"] or "").startswith("https://"):
+        links["job"] = job["studio_url"].replace(")", "%29")
+    if home.scheme == "https":
+        if made:
+            links["model"] = page(f"/model/{made['name']}:{made['version']}/details")
+        if endpoint and endpoint["created"] and not endpoint["deleted"]:
+            links["endpoint"] = page(f"/endpoints/realtime/{endpoint['name']}/detail")
+    return links

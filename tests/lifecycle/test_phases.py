@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prefect import Task
 
-from cli.phases import PHASES, read_phases
+from lifecycle.phases import PHASES, read_phases
 from lifecycle.report import RunReport
 
 Make = Callable[..., dict[str, Any]]

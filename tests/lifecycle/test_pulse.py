@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cli.training import TrainingPulse, sparkline
+from lifecycle.pulse import TrainingPulse, sparkline
 
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 
@@ -58,6 +58,16 @@ def test_a_job_that_began_anew_is_timed_anew() -> None:
     pulse.read("step 30/50 {}", NOW + timedelta(seconds=510))
 
     assert 20.0 == pulse.seconds_left(NOW + timedelta(seconds=510))
+
+
+def test_what_was_logged_before_anybody_looked_says_nothing_of_the_pace() -> None:
+    """A run that comes back to its job reads five hundred steps at once."""
+    pulse = TrainingPulse()
+    for done in range(1, 501):
+        pulse.read(f"step {done}/1000 {{}}", NOW)
+    pulse.read("step 510/1000 {}", NOW + timedelta(seconds=100))
+
+    assert 4900.0 == pulse.seconds_left(NOW + timedelta(seconds=100))
 
 
 def test_a_sparkline_falls_as_the_loss_does() -> None:

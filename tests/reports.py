@@ -56,7 +56,11 @@ def make_report() -> Callable[..., Document]:
             "began_at": at(0),
             "ended_at": at(100),
             "flow_run_id": "00000000-0000-4000-8000-000000000001",
-            "workspace": {"ref": {"name": "emulator"}, "region": "eastus2"},
+            "workspace": {
+                "ref": {"name": "emulator"},
+                "region": "eastus2",
+                "studio_url": "https://ml.azure.com/home?wsid=/subscriptions/s&tid=t",
+            },
             "model": {
                 "name": "Tiny",
                 "version": "1",

@@ -1,0 +1,116 @@
+"""How far the training is, as a progress artifact of its task run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from lifecycle.job import JobStep
+from lifecycle.logs import LIVE, LogLine
+from lifecycle.metrics import thinned
+from lifecycle.pulse import TrainingPulse, sparkline
+from lifecycle.wording import duration, figure
+
+KEY = "training"
+
+# Hours of training are some hundreds of updates: each waits for a hundredth of the time so far.
+_FEWEST_SECONDS = 5.0
+_SHARE = 0.01
+_SPARKS = 20
+
+
+class TrainingBar:
+    """The bar of one training job, which follows its log.
+
+    A Prefect server that does not answer costs the bar, with a warning, and never the run.
+
+    Args:
+        now: When the following began.
+    """
+
+    def __init__(self, now: datetime) -> None:
+        self._began = now
+        self._shown_at: datetime | None = None
+        self._shown = ""
+        self._artifact: UUID | None = None
+        self._pulse = TrainingPulse()
+        self._is_lost = False
+
+    def read(self, line: LogLine, now: datetime) -> None:
+        """Take a line of the job's log; those of the fine-tuning step tell how far it is."""
+        if not line.remark and "finetune" in line.source:
+            self._pulse.read(line.text, now)
+
+    def show(self, steps: list[JobStep], now: datetime) -> None:
+        """Bring the artifact up to date, if there is something new and it is not too soon.
+
+        Args:
+            steps: The job's steps.
+            now: The time.
+        """
+        spent = (now - self._began).total_seconds()
+        pause = max(_FEWEST_SECONDS, _SHARE * spent)
+        if self._shown_at is not None and (now - self._shown_at).total_seconds() < pause:
+            return
+        self._put(told(self._pulse, steps, now), now)
+
+    def end(self, status: str, now: datetime) -> None:
+        """Say how the job ended.
+
+        Args:
+            status: Its last state; the bar is full where that is Completed.
+            now: The time.
+        """
+        if status == "Completed" and self._pulse.total:
+            self._pulse.done = self._pulse.total
+        spent = duration((now - self._began).total_seconds())
+        self._put(f"{status} after {spent}{_losses(self._pulse)}", now, status == "Completed")
+
+    def curve(self) -> list[tuple[int, float]]:
+        """Return step and value of the losses so far, of many a selection."""
+        return thinned(self._pulse.curve)
+
+    def _put(self, text: str, now: datetime, is_full: bool = False) -> None:
+        if text == self._shown or self._is_lost:
+            return
+        share = 100.0 * self._pulse.done / self._pulse.total if self._pulse.total else 0.0
+        progress = 100.0 if is_full else share
+        try:
+            if self._artifact is None:
+                made = create_progress_artifact(progress, key=KEY, description=text)
+                assert isinstance(made, UUID)
+                self._artifact = made
+            else:
+                update_progress_artifact(self._artifact, progress, description=text)
+        except Exception as error:
+            self._is_lost = True
+            get_run_logger().warning("The progress of the training is not shown: %r", error)
+        self._shown, self._shown_at = text, now
+
+
+def told(pulse: TrainingPulse, steps: list[JobStep], now: datetime) -> str:
+    """Say in a line how far the job is.
+
+    Args:
+        pulse: What the log of the fine-tuning step has told.
+        steps: The job's steps.
+        now: The time.
+    """
+    live = [step for step in steps if step.status in LIVE]
+    if not pulse.total or not any("finetune" in step.name for step in live):
+        states = ", ".join(f"{step.name} {step.status.lower()}" for step in live)
+        return states or "Waiting for the job's first step"
+    text = f"Step {pulse.done} of {pulse.total}{_losses(pulse)}"
+    left = pulse.seconds_left(now)
+    if left is not None and pulse.done < pulse.total:
+        text += f", about {duration(left)} left"
+    return text
+
+
+def _losses(pulse: TrainingPulse) -> str:
+    if not pulse.losses:
+        return ""
+    return f", loss {figure(pulse.losses[-1])} {sparkline(pulse.losses, _SPARKS)}".rstrip()

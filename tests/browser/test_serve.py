@@ -1,0 +1,138 @@
+"""What a person sees who has started `make serve`: each test is what they do next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import Served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.long, pytest.mark.browser]
+
+ON_DEMAND, RETRAIN = "finetune-on-demand", "retrain"
+TRAINED = re.compile(r"\[chat_completion_finetune\] step \d+/\d+")
+
+Keep = Callable[[str], None]
+
+
+def test_the_form_says_what_is_wrong_and_starts_nothing(
+    served: Served, page: Page, keep: Keep
+) -> None:
+    """A number out of bounds is held back by the form, a name that is none by the API."""
+    open_form(served, page)
+    keep("form")
+    field = page.get_by_label("Percentage")
+    field.fill("500")
+    page.get_by_role("button", name="Submit").click()
+    told = field.evaluate("field => field.validationMessage")
+    field.fill("100")
+    page.get_by_label("Name prefix").fill("1st")
+    page.get_by_role("button", name="Submit").click()
+    refusal = page.get_by_text("Error creating flow run: Validation failed").first
+    refusal.wait_for()
+    page.get_by_label("Name prefix").scroll_into_view_if_needed()
+    keep("refused")
+
+    assert "100" in told
+    assert "'endpoint.name_prefix'" in refusal.inner_text()
+    assert [] == served.runs(ON_DEMAND)
+
+
+def test_the_schedule_starts_a_run_by_itself(served: Served, page: Page, keep: Keep) -> None:
+    """Nobody asked for it: it is there among the runs, and it completes."""
+    run = served.begun(RETRAIN)
+    page.goto(f"{served.ui}/v2/runs")
+    page.get_by_text("auto-scheduled").first.wait_for()
+    keep("runs")
+    served.wait(lambda: served.state(run) not in ("Pending", "Running"), 600)
+
+    assert "Completed" == served.state(run), served.said()
+
+
+def test_a_run_that_was_started_by_hand_is_watched_to_its_report(
+    served: Served, page: Page, keep: Keep
+) -> None:
+    """The form is filled, the log grows, the bar moves, and the report shows its pictures."""
+    open_form(served, page)
+    page.get_by_label("Conversations").fill("4")
+    page.get_by_role("button", name="Submit").click()
+    run = served.begun(ON_DEMAND)
+
+    page.goto(f"{served.ui}/v2/runs/flow-run/{run}?tab=Logs")
+    page.get_by_role("combobox").filter(has_text="Oldest to newest").click()
+    page.get_by_role("option", name="Newest to oldest").click()
+    page.get_by_text(TRAINED).first.wait_for(timeout=300_000)
+    first = page.get_by_text(TRAINED).first.inner_text()
+    served.wait(lambda: page.get_by_text(TRAINED).first.inner_text() != first)
+    keep("log")
+
+    page.get_by_role("tab", name="Task Runs").click()
+    page.get_by_text(re.compile(r"submit ft-\w{8}… to gpu-cluster")).first.wait_for()
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text(re.compile(r"Step \d+ of \d+, loss")).wait_for()
+    keep("progress")
+
+    served.wait(lambda: served.state(run) not in ("Pending", "Running"), 600)
+    assert "Completed" == served.state(run), served.said()
+    open_report(served, page, run)
+    pictures = page.locator("img[src^='data:image/svg']")
+    pictures.nth(1).wait_for()
+    keep("report")
+    pictures.nth(0).scroll_into_view_if_needed()
+    keep("loss")
+    pictures.nth(1).scroll_into_view_if_needed()
+    keep("timeline")
+
+    drawn = [one.evaluate("image => image.naturalWidth") for one in pictures.all()]
+    assert [720, 720] == drawn
+    replies = page.get_by_role("table").filter(has_text="the data set says")
+    assert 4 == replies.locator("tbody tr").count()
+    page.get_by_text("Nothing is left running.").first.wait_for()
+    page.get_by_text("deleted, seen gone at").wait_for()
+    assert [] == served.meters("endpoint")
+
+
+def test_a_run_that_is_cancelled_takes_its_endpoint_along(
+    served: Served, page: Page, keep: Keep
+) -> None:
+    """Cancelled in the UI while the endpoint is up and billed: it is seen gone."""
+    open_form(served, page)
+    page.get_by_label("Conversations").fill("1000")
+    page.get_by_label("Baseline").uncheck()
+    page.get_by_role("button", name="Submit").click()
+    run = served.begun(ON_DEMAND, 2)
+    served.wait(lambda: served.meters("deployment"))
+
+    page.goto(f"{served.ui}/v2/runs/flow-run/{run}")
+    page.get_by_role("button", name="Open menu").click()
+    page.get_by_role("menuitem", name="Cancel").click()
+    keep("cancel")
+    page.get_by_role("button", name="Cancel Flow Run").click()
+
+    served.wait(lambda: served.state(run) == "Cancelled")
+    assert [[], []] == [served.meters("endpoint"), served.meters("deployment")]
+    open_report(served, page, run)
+    page.get_by_text("What to do next").wait_for()
+    keep("cancelled")
+
+
+def open_form(served: Served, page: Page) -> None:
+    """Go where a person goes: the deployment, Run, Custom run."""
+    page.goto(f"{served.ui}/v2/deployments")
+    page.get_by_role("link", name=ON_DEMAND).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Custom run").click()
+    page.get_by_label("Percentage").wait_for()
+
+
+def open_report(served: Served, page: Page, run: str) -> None:
+    """Go to the run's artifacts, to the report, to its latest edition."""
+    page.goto(f"{served.ui}/v2/runs/flow-run/{run}?tab=Artifacts")
+    page.get_by_text("run-report").click()
+    page.locator("a[href*='/artifacts/artifact/']").first.click()
