@@ -60,7 +60,7 @@ def test_a_second_sigterm_does_not_cut_the_cleanup_off(served: Any, pause: float
 
 @pytest.mark.long
 def test_a_cancelled_run_leaves_no_endpoint(served: Any) -> None:
-    """Cancel in the UI, in mid-deployment: the endpoint is gone."""
+    """Cancel in the UI, in mid-deployment: the endpoint is gone, and the run's report says so."""
     before = served.requests()
     run = served.start_run()
     served.await_request("PUT", DEPLOYMENT, since=before)
@@ -70,11 +70,12 @@ def test_a_cancelled_run_leaves_no_endpoint(served: Any) -> None:
     assert "cancelled" == served.await_state(run, "cancelled", "crashed", "completed")
     assert [("a1", "Completed")] == served.jobs(run)
     served.await_no_meter()
+    assert "**Interrupted** in" in served.await_report(run)
 
 
 @pytest.mark.long
 def test_a_killed_run_leaves_no_endpoint(served: Any) -> None:
-    """SIGKILL in mid-deployment, when nothing of the run's own can act: its parent does."""
+    """SIGKILL in mid-deployment, when nothing of the run's own can act: its parent does it all."""
     before = served.requests()
     run = served.start_run()
     served.await_request("PUT", DEPLOYMENT, since=before)
@@ -84,3 +85,4 @@ def test_a_killed_run_leaves_no_endpoint(served: Any) -> None:
 
     assert "crashed" == served.await_state(run, "crashed", "completed")
     served.await_no_meter(60)
+    assert "**No endpoint is left.**" in served.await_report(run)
