@@ -77,6 +77,14 @@ class Served:
 
         return str(self.wait(look, seconds))
 
+    def has_report(self, run: str) -> bool:
+        """Say whether a run has its report among its artifacts."""
+        chosen = {
+            "flow_runs": {"id": {"any_": [run]}},
+            "artifacts": {"key": {"any_": ["run-report"]}},
+        }
+        return bool(self._post("artifacts/filter", chosen))
+
     def meters(self, kind: str) -> list[str]:
         """Return what of a kind is billed now on the emulator."""
         said = (self._folder / "emulator" / "client.env").read_text()
