@@ -71,6 +71,13 @@ def clear_error(check: Callable[[], object]) -> ConfigurationError | None:
     return error
 
 
+def test_every_spec_is_a_section() -> None:
+    """So that the tests below reach all of them."""
+    specs = {spec for spec in Spec.__subclasses__() if spec.__name__.endswith("Spec")}
+
+    assert specs == set(SECTIONS.values())
+
+
 @quick
 @given(JSON)
 def test_any_json_is_a_configuration_or_one_clear_error(values: Any) -> None:
