@@ -7,6 +7,7 @@ perhaps twice: what is gone already is no error.
 
 from __future__ import annotations
 
+from logging import LoggerAdapter
 from typing import Any
 
 from prefect import Flow
@@ -20,6 +21,7 @@ from lifecycle.deletion import DELETE_DEADLINE_SECONDS, UNANSWERED_WINDOW_SECOND
 from lifecycle.endpoint import EndpointSpec
 from lifecycle.signals import deferred_signals
 from tasks.job import UNANSWERED_SECONDS
+from tasks.report import Told, show_aftermath
 from tasks.runs import is_under_way
 
 _put_away_here: set[str] = set()
@@ -32,36 +34,53 @@ def is_put_away(flow_run_id: str) -> None:
 
 def put_away_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """See the endpoints of a cancelled run gone and its job ended."""
-    _put_away(flow, flow_run, cancel_job=True)
+    _put_away(flow, flow_run, state, cancel_job=True)
 
 
 def put_away_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """See the endpoints of a crashed run gone; its job goes on, for the run to come back to."""
-    _put_away(flow, flow_run, cancel_job=False)
+    _put_away(flow, flow_run, state, cancel_job=False)
 
 
-def _put_away(flow: Flow[..., Any], flow_run: FlowRun, *, cancel_job: bool) -> None:
-    run_id, logger = str(flow_run.id), flow_run_logger(flow_run, flow)
-    if run_id in _put_away_here:
+def _put_away(
+    flow: Flow[..., Any], flow_run: FlowRun, state: State[Any], *, cancel_job: bool
+) -> None:
+    if str(flow_run.id) in _put_away_here:
         return
+    logger, told = flow_run_logger(flow_run, flow), Told()
     with deferred_signals():
-        ref = authenticate(
-            WorkspaceSpec.model_validate(flow_run.parameters.get("workspace") or {})
-        ).ref
-        # The endpoint first: it bills for longer.
-        window = UNANSWERED_WINDOW_SECONDS if is_under_way(run_id, "create_endpoint") else 0.0
-        gone = leftovers.put_away_endpoints(
-            ref, run_id, window_seconds=window, operation_seconds=_operation_seconds(flow_run)
-        )
-        for name in gone:
-            logger.warning("Endpoint %s, which the run left, is deleted", name)
-        if cancel_job:
-            window = UNANSWERED_SECONDS if is_under_way(run_id, "submit_job") else 0.0
-            ended = leftovers.put_away_job(ref, run_id, window_seconds=window)
-            logger.info("The run's job: %s", ended or "it has none")
-            compute = flow_run.parameters.get("compute") or {}
-            if compute.get("delete_after") and compute.get("name"):
-                leftovers.put_away_cluster(ref, compute["name"], run_id)
+        try:
+            _see_gone(flow_run, logger, told, cancel_job=cancel_job)
+        except Exception as problem:
+            told.trouble = str(problem)
+            raise
+        finally:
+            show_aftermath(flow_run, state, told, logger)
+
+
+def _see_gone(
+    flow_run: FlowRun,
+    logger: LoggerAdapter[Any],
+    told: Told,
+    *,
+    cancel_job: bool,
+) -> None:
+    run_id = str(flow_run.id)
+    ref = authenticate(WorkspaceSpec.model_validate(flow_run.parameters.get("workspace") or {})).ref
+    # The endpoint first: it bills for longer.
+    window = UNANSWERED_WINDOW_SECONDS if is_under_way(run_id, "create_endpoint") else 0.0
+    told.endpoints = leftovers.put_away_endpoints(
+        ref, run_id, window_seconds=window, operation_seconds=_operation_seconds(flow_run)
+    )
+    for name in told.endpoints:
+        logger.warning("Endpoint %s, which the run left, is deleted", name)
+    if cancel_job:
+        window = UNANSWERED_SECONDS if is_under_way(run_id, "submit_job") else 0.0
+        told.job = leftovers.put_away_job(ref, run_id, window_seconds=window)
+        logger.info("The run's job: %s", told.job or "it has none")
+        compute = flow_run.parameters.get("compute") or {}
+        if compute.get("delete_after") and compute.get("name"):
+            leftovers.put_away_cluster(ref, compute["name"], run_id)
 
 
 def _operation_seconds(flow_run: FlowRun) -> float:

@@ -11,7 +11,7 @@ from pydantic import Field
 from tasks.runs import restart
 
 
-@flow(name="restart-crashed-run")
+@flow(name="restart-crashed-run", flow_run_name="restart {flow_run_id}")
 def restart_crashed_run(
     flow_run_id: UUID, most_attempts: Annotated[int, Field(ge=1, le=100)] = 3
 ) -> str:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import Field
 
 from lifecycle.auth import WorkspaceSpec
@@ -17,7 +18,13 @@ from tasks.runs import tell_still_billing
 from tasks.sweep import sweep_expired
 
 
-@flow(name="sweep-endpoints")
+def _name() -> str:
+    """Say of a run what it does."""
+    does = "sweep" if flow_run.parameters.get("apply") else "look for"
+    return f"{does} what has outlived its run"
+
+
+@flow(name="sweep-endpoints", flow_run_name=_name)
 def sweep_endpoints(
     workspace: WorkspaceSpec = WorkspaceSpec(),  # noqa: B008 - frozen
     apply: bool = False,

@@ -103,11 +103,11 @@ def told(pulse: TrainingPulse, steps: list[JobStep], now: datetime) -> str:
     if not pulse.total or not any("finetune" in step.name for step in live):
         states = ", ".join(f"{step.name} {step.status.lower()}" for step in live)
         return states or "Waiting for the job's first step"
-    text = f"Step {pulse.done} of {pulse.total}{_losses(pulse)}"
+    # The page cuts what is long: the curve comes last.
     left = pulse.seconds_left(now)
-    if left is not None and pulse.done < pulse.total:
-        text += f", about {duration(left)} left"
-    return text
+    is_known = left is not None and pulse.done < pulse.total
+    remains = f", {duration(left or 0.0)} left" if is_known else ""
+    return f"Step {pulse.done} of {pulse.total}{remains}{_losses(pulse)}"
 
 
 def _losses(pulse: TrainingPulse) -> str:

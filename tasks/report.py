@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from prefect import get_run_logger
+from dataclasses import dataclass, field
+from logging import LoggerAdapter
+from typing import Any
+
+from prefect import get_client, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+)
+from prefect.client.schemas.objects import FlowRun, State
 
 from lifecycle.markdown import render
 from lifecycle.report import RunReport
 from lifecycle.signals import deferred_signals
-from lifecycle.wording import closing
+from lifecycle.wording import closing, plain
 
 KEY = "run-report"
 
@@ -32,3 +43,68 @@ def show_report(report: RunReport) -> None:
             )
         except Exception as error:
             get_run_logger().warning("The report is not among the artifacts: %r", error)
+
+
+@dataclass
+class Told:
+    """What was put away of a run that could not do so itself.
+
+    Args:
+        endpoints: Its endpoints, which were seen gone.
+        job: How its training job ended; None where it has none, or was left to go on.
+        trouble: What could not be seen gone, if anything.
+    """
+
+    endpoints: list[str] = field(default_factory=list)
+    job: str | None = None
+    trouble: str | None = None
+
+
+def show_aftermath(run: FlowRun, state: State[Any], told: Told, logger: LoggerAdapter[Any]) -> None:
+    """Keep a report of a run whose process ended before it could keep one itself.
+
+    Args:
+        run: The run.
+        state: How it ended.
+        told: What was put away.
+        logger: Where a report that Prefect does not take is told.
+    """
+    of_run = ArtifactFilter(
+        key=ArtifactFilterKey(any_=[KEY]), flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])
+    )
+    left = "No endpoint is left" if state.is_crashed() else "Nothing is left running"
+    if told.trouble:
+        left = "Something may still be billing"
+    try:
+        with get_client(sync_client=True) as client:
+            if client.read_artifacts(artifact_filter=of_run, limit=1):
+                return
+            client.create_artifact(
+                ArtifactCreate(
+                    key=KEY,
+                    type="markdown",
+                    description=f"{state.name}. {left}.",
+                    data=_aftermath(run, state, told, left),
+                    flow_run_id=run.id,
+                )
+            )
+    except Exception as error:
+        logger.warning("The report is not among the artifacts: %r", error)
+
+
+def _aftermath(run: FlowRun, state: State[Any], told: Told, left: str) -> str:
+    gone = [f"- The endpoint {plain(name)} was left, and is deleted." for name in told.endpoints]
+    goes_on = "it goes on, for the run to come back to" if state.is_crashed() else "there is none"
+    return "\n".join(
+        [
+            f"# {plain(run.name)}",
+            "",
+            f"**{state.name}.** Its process ended before it could report. What it had left was put "
+            "away from outside.",
+            "",
+            f"{'✖' if told.trouble else '✔'} **{left}.** {plain(told.trouble or '', 2000)}",
+            "",
+            *(gone or ["- It left no endpoint."]),
+            f"- Its training job: {plain(told.job or goes_on)}.",
+        ]
+    )

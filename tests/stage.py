@@ -116,6 +116,21 @@ class Stage:
             lambda: f"{start!r} in the log of {run_id}\n{self.said()}",
         )
 
+    def await_report(self, run_id: str) -> str:
+        """Wait until the run has its one report among its artifacts, and return it."""
+        from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter
+
+        chosen = FlowRunFilter.model_validate({"id": {"any_": [run_id]}})
+        key = ArtifactFilter(key=ArtifactFilterKey(any_=["run-report"]))
+
+        def look() -> str | None:
+            with _client() as client:
+                found = client.read_artifacts(artifact_filter=key, flow_run_filter=chosen)
+            assert len(found) < 2
+            return str(found[0].data) if found else None
+
+        return _await(look, 60, lambda: f"the report of {run_id}\n{self.said()}")
+
     def told(self, run_id: str) -> str:
         """Return the end of the run's log, for a test that fails."""
         return "\n".join(self.lines(run_id)[-30:])

@@ -34,6 +34,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _START_SECONDS = 180
 _STOP_SECONDS = 180
 
@@ -66,10 +67,23 @@ class Served:
         """Wait until so many runs of a deployment have begun, and return the newest one's id."""
         return str(self.wait(lambda: self.runs(deployment)[number - 1 :][:1])[0]["id"])
 
-    def state(self, run: str) -> str:
-        """Return the name of a run's state."""
-        with _opener().open(f"{self.ui}/api/flow_runs/{run}", timeout=30) as answer:
-            return str(json.load(answer)["state_name"])
+    def ended(self, run: str, seconds: float = 600) -> str:
+        """Wait until a run has ended, and return the name of its state."""
+
+        def look() -> str | None:
+            with _opener().open(f"{self.ui}/api/flow_runs/{run}", timeout=30) as answer:
+                found = json.load(answer)
+            return found["state_name"] if found["state_type"] in ENDED else None
+
+        return str(self.wait(look, seconds))
+
+    def has_report(self, run: str) -> bool:
+        """Say whether a run has its report among its artifacts."""
+        chosen = {
+            "flow_runs": {"id": {"any_": [run]}},
+            "artifacts": {"key": {"any_": ["run-report"]}},
+        }
+        return bool(self._post("artifacts/filter", chosen))
 
     def meters(self, kind: str) -> list[str]:
         """Return what of a kind is billed now on the emulator."""

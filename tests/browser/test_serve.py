@@ -45,14 +45,12 @@ def test_the_form_says_what_is_wrong_and_starts_nothing(
 
 
 def test_the_schedule_starts_a_run_by_itself(served: Served, page: Page, keep: Keep) -> None:
-    """Nobody asked for it: it is there among the runs, and it completes."""
-    run = served.begun(RETRAIN)
+    """Nobody asked for it, and it is there among the runs, under a name that says what it does."""
+    served.begun(RETRAIN)
     page.goto(f"{served.ui}/v2/runs")
     page.get_by_text("auto-scheduled").first.wait_for()
+    page.get_by_role("link", name="finetune tiny-phi3-stand-in on ultrachat").first.wait_for()
     keep("runs")
-    served.wait(lambda: served.state(run) not in ("Pending", "Running"), 600)
-
-    assert "Completed" == served.state(run), served.said()
 
 
 def test_a_run_that_was_started_by_hand_is_watched_to_its_report(
@@ -61,7 +59,7 @@ def test_a_run_that_was_started_by_hand_is_watched_to_its_report(
     """The form is filled, the log grows, the bar moves, and the report shows its pictures."""
     open_form(served, page)
     page.get_by_label("Conversations").fill("4")
-    page.get_by_role("button", name="Submit").click()
+    submit(page)
     run = served.begun(ON_DEMAND)
 
     page.goto(f"{served.ui}/v2/runs/flow-run/{run}?tab=Logs")
@@ -75,11 +73,10 @@ def test_a_run_that_was_started_by_hand_is_watched_to_its_report(
     page.get_by_role("tab", name="Task Runs").click()
     page.get_by_text(re.compile(r"submit ft-\w{8}… to gpu-cluster")).first.wait_for()
     page.get_by_role("tab", name="Artifacts").click()
-    page.get_by_text(re.compile(r"Step \d+ of \d+, loss")).wait_for()
+    page.get_by_text(re.compile(r"Step \d+ of \d+,")).wait_for()
     keep("progress")
 
-    served.wait(lambda: served.state(run) not in ("Pending", "Running"), 600)
-    assert "Completed" == served.state(run), served.said()
+    assert "Completed" == served.ended(run), served.said()
     open_report(served, page, run)
     pictures = page.locator("img[src^='data:image/svg']")
     pictures.nth(1).wait_for()
@@ -98,14 +95,17 @@ def test_a_run_that_was_started_by_hand_is_watched_to_its_report(
     assert [] == served.meters("endpoint")
 
 
+def test_the_run_that_was_scheduled_completed(served: Served) -> None:
+    """As if somebody had watched it."""
+    assert "Completed" == served.ended(served.begun(RETRAIN)), served.said()
+
+
 def test_a_run_that_is_cancelled_takes_its_endpoint_along(
     served: Served, page: Page, keep: Keep
 ) -> None:
     """Cancelled in the UI while the endpoint is up and billed: it is seen gone."""
     open_form(served, page)
-    page.get_by_label("Conversations").fill("1000")
-    page.get_by_label("Baseline").uncheck()
-    page.get_by_role("button", name="Submit").click()
+    submit(page)
     run = served.begun(ON_DEMAND, 2)
     served.wait(lambda: served.meters("deployment"))
 
@@ -115,10 +115,10 @@ def test_a_run_that_is_cancelled_takes_its_endpoint_along(
     keep("cancel")
     page.get_by_role("button", name="Cancel Flow Run").click()
 
-    served.wait(lambda: served.state(run) == "Cancelled")
-    assert [[], []] == [served.meters("endpoint"), served.meters("deployment")]
+    assert "Cancelled" == served.ended(run), served.said()
+    served.wait(lambda: not served.meters("endpoint") and not served.meters("deployment"))
     open_report(served, page, run)
-    page.get_by_text("What to do next").wait_for()
+    page.get_by_text("Nothing is left running.").first.wait_for()
     keep("cancelled")
 
 
@@ -131,8 +131,21 @@ def open_form(served: Served, page: Page) -> None:
     page.get_by_label("Percentage").wait_for()
 
 
+def submit(page: Page) -> None:
+    """Press Submit; again where Prefect's database was busy, as the UI asks for."""
+    for _ in range(5):
+        with page.expect_response(re.compile("/create_flow_run$")) as answer:
+            page.get_by_role("button", name="Submit").click()
+        if answer.value.ok:
+            return
+        assert 503 == answer.value.status, answer.value.text()
+        page.wait_for_timeout(2000)
+    raise AssertionError("Prefect answered 503 five times")
+
+
 def open_report(served: Served, page: Page, run: str) -> None:
     """Go to the run's artifacts, to the report, to its latest edition."""
+    served.wait(lambda: served.has_report(run))
     page.goto(f"{served.ui}/v2/runs/flow-run/{run}?tab=Artifacts")
     page.get_by_text("run-report").click()
     page.locator("a[href*='/artifacts/artifact/']").first.click()

@@ -11,6 +11,11 @@ import pytest
 from prefect.states import Cancelling
 
 DEPLOYMENT = r"/onlineEndpoints/[^/]+/deployments/[^/]+$"
+REFUSED_FOR_A_WHILE = {
+    "match": {"method": "DELETE", "path": "/onlineEndpoints/[^/]+$"},
+    "seconds": 45,
+    "effect": {"status": 409, "error": {"code": "Conflict", "message": "Another operation runs."}},
+}
 
 
 @pytest.mark.long
@@ -60,7 +65,7 @@ def test_a_second_sigterm_does_not_cut_the_cleanup_off(served: Any, pause: float
 
 @pytest.mark.long
 def test_a_cancelled_run_leaves_no_endpoint(served: Any) -> None:
-    """Cancel in the UI, in mid-deployment: the endpoint is gone."""
+    """Cancel in the UI, in mid-deployment: the endpoint is gone, and the run's report says so."""
     before = served.requests()
     run = served.start_run()
     served.await_request("PUT", DEPLOYMENT, since=before)
@@ -70,12 +75,32 @@ def test_a_cancelled_run_leaves_no_endpoint(served: Any) -> None:
     assert "cancelled" == served.await_state(run, "cancelled", "crashed", "completed")
     assert [("a1", "Completed")] == served.jobs(run)
     served.await_no_meter()
+    assert "**Interrupted** in" in served.await_report(run)
+
+
+@pytest.mark.long
+def test_a_deletion_that_outlasts_the_grace_is_seen_through(served: Any) -> None:
+    """Prefect kills a cancelled run after 30 s; its parent goes on asking."""
+    before = served.requests()
+    run = served.start_run()
+    served.await_request("PUT", DEPLOYMENT, since=before)
+    [flow] = served.pids()
+    served.faults(REFUSED_FOR_A_WHILE)
+
+    served.change_state(run, Cancelling())
+
+    try:
+        assert "cancelled" == served.await_state(run, "cancelled", "crashed", "completed")
+        served.await_no_meter(120)
+        assert flow not in served.pids()
+    finally:
+        served.faults()
 
 
 @pytest.mark.long
 @pytest.mark.long
 def test_a_killed_run_leaves_no_endpoint(served: Any) -> None:
-    """SIGKILL in mid-deployment, when nothing of the run's own can act: its parent does."""
+    """SIGKILL in mid-deployment, when nothing of the run's own can act: its parent does it all."""
     before = served.requests()
     run = served.start_run()
     served.await_request("PUT", DEPLOYMENT, since=before)
@@ -85,3 +110,4 @@ def test_a_killed_run_leaves_no_endpoint(served: Any) -> None:
 
     assert "crashed" == served.await_state(run, "crashed", "completed")
     served.await_no_meter(60)
+    assert "**No endpoint is left.**" in served.await_report(run)

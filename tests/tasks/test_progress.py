@@ -64,7 +64,7 @@ def test_the_bar_tells_step_loss_and_time_left(sent: list[tuple[float, str]]) ->
     assert [
         (0.0, "Waiting for the job's first step"),
         (10.0, "Step 10 of 100, loss 3"),
-        (20.0, "Step 20 of 100, loss 1 █▁, about 1 min 20 s left"),
+        (20.0, "Step 20 of 100, 1 min 20 s left, loss 1 █▁"),
         (100.0, "Completed after 1 min 50 s, loss 1 █▁"),
     ] == sent
 
