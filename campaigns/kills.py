@@ -55,6 +55,8 @@ KINDS = (
 )
 _OF_A_CREW = ("UI cancel", "worker SIGTERM", "host death")
 
+# More than any request is held back; Azure is given a minute.
+READ_SECONDS = 10.0
 # Seconds that a server which was killed stays away.
 AWAY_SECONDS = 3.0
 STRIKE_SECONDS = 240.0
@@ -170,6 +172,7 @@ class Scene:
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_URL": prefect.url,
             "FINETUNE_CACHE": str(folder / "cache"),
+            "FINETUNE_READ_SECONDS": str(READ_SECONDS),
         }
         os.environ.update(self.environ)
         self._folder = folder
