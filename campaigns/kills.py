@@ -55,6 +55,8 @@ KINDS = (
 )
 _OF_A_CREW = ("UI cancel", "worker SIGTERM", "host death")
 
+# More than any request is held back; Azure is given a minute.
+READ_SECONDS = 10.0
 # Seconds that a server which was killed stays away.
 AWAY_SECONDS = 3.0
 STRIKE_SECONDS = 240.0
@@ -122,10 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
     if given.list:
         CASES.write_text(json.dumps(full_list(), indent=1) + "\n", encoding="utf-8")
         return 0
-    chosen, worst = results.choice(given), 0
+    chosen, worst, commit = results.choice(given), 0, results.commit()
     with stage() as scene:
         for case in results.to_run(cases(), chosen):
-            row = {"case": case, **scene.play(case), **results.stamp()}
+            row = {"case": case, **scene.play(case), **results.stamp(commit)}
             results.append(chosen.out, row)
             print(f"{row['verdict']:12} {row['outcome']:22} {row['seconds']:6.1f} s  {case}")
             for problem in row["problems"]:
@@ -170,6 +172,7 @@ class Scene:
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_URL": prefect.url,
             "FINETUNE_CACHE": str(folder / "cache"),
+            "FINETUNE_READ_SECONDS": str(READ_SECONDS),
         }
         os.environ.update(self.environ)
         self._folder = folder

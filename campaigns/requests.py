@@ -73,11 +73,11 @@ def cases() -> list[str]:
 
 def run(stage: Ground, chosen: results.Chosen) -> int:
     """Run the chosen cases, write their results, and return 1 where a promise was broken."""
-    worst = 0
+    worst, commit = 0, results.commit()
     with stage.emulator():
         stage.run()  # What is made once, such as the data, is not part of a case.
     for case in results.to_run(cases(), chosen):
-        row = {"case": case, **play(stage, case), **results.stamp()}
+        row = {"case": case, **play(stage, case), **results.stamp(commit)}
         results.append(chosen.out, row)
         print(f"{row['verdict']:12} {row['outcome']:22} {row['seconds']:6.1f} s  {case}")
         for problem in row["problems"]:

@@ -115,8 +115,11 @@ def rows(*paths: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def stamp() -> dict[str, str]:
-    """Return the moment and the commit, which a result bears; ``+`` where files were changed."""
+def commit() -> str:
+    """Return the commit that is checked out, with ``+`` where files were changed since.
+
+    Asked before the first case, since what runs is what was there then.
+    """
 
     def git(*words: str) -> str:
         ran = subprocess.run(
@@ -125,8 +128,12 @@ def stamp() -> dict[str, str]:
         return ran.stdout.strip()
 
     mark = "+" if git("status", "--porcelain", "--untracked-files=no", "--", "..", ":!.") else ""
-    commit = git("rev-parse", "--short=7", "HEAD") or "unknown"
-    return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit + mark}
+    return (git("rev-parse", "--short=7", "HEAD") or "unknown") + mark
+
+
+def stamp(commit: str) -> dict[str, str]:
+    """Return what every result bears: the moment and the commit."""
+    return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit}
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -57,10 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--runs", type=int, default=3, metavar="N", help="how many at once")
     options.add_argument("--out", default=results.FOLDER / "results" / "soak.jsonl", metavar="FILE")
     given = options.parse_args(arguments)
+    commit = results.commit()
     with stage() as scene:
         row = soak(scene, given.minutes, given.seed, given.runs)
     case = f"{given.minutes:g} minutes, seed {given.seed}, {given.runs} runs at once"
-    row = {"case": case, **row, **results.stamp()}
+    row = {"case": case, **row, **results.stamp(commit)}
     results.append(given.out, row)
     print(f"{row['verdict']}: {row['outcome']}")
     for problem in row["problems"]:
