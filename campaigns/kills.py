@@ -145,7 +145,8 @@ def cases() -> list[str]:
 
 def full_list() -> list[str]:
     """Return every case there is: first one for each kind and moment, the ways taking turns."""
-    first, rest = [], []
+    first: list[str] = []
+    rest: list[str] = []
     for row, kind in enumerate(KINDS):
         ways = [way for way in (IN_PROCESS, *WAYS) if way != IN_PROCESS or kind not in _OF_A_CREW]
         for column, moment in enumerate(MOMENTS):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import kills, requests, results
+from .deployed import WAYS
 from .results import BROKEN, HELD, NOT_REACHED
 
 PAGE = results.FOLDER.parent / "docs" / "reliability.md"
@@ -136,7 +137,7 @@ def _kills(found: dict[str, dict[str, Any]]) -> str:
         f"{_provenance(known.values())}",
         "",
     ]
-    for way in (kills.IN_PROCESS, *kills.WAYS):
+    for way in (kills.IN_PROCESS, *WAYS):
         rows = [
             [moment, *(_cell(f"{way} | {kind} | {moment}", cases, known) for kind in kills.KINDS)]
             for moment in kills.MOMENTS

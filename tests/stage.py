@@ -129,7 +129,7 @@ class Stage:
             assert len(found) < 2
             return str(found[0].data) if found else None
 
-        return _await(look, 60, lambda: f"the report of {run_id}\n{self.said()}")
+        return awaited(look, 60, lambda: f"the report of {run_id}\n{self.said()}")
 
     def told(self, run_id: str) -> str:
         """Return the end of the run's log, for a test that fails."""

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from lifecycle.conversations import cache
 from lifecycle.conversations.check import find_problems
+from lifecycle.conversations.objects import Problem
 from lifecycle.conversations.pipeline import Sink, ahead, taking_turns
 from lifecycle.conversations.read import Batch, Reader, open_split
 from lifecycle.conversations.sample import draw, wanted_rows
 from lifecycle.conversations.shapes import (
     Conversations,
-    Problem,
     conversations,
     required_columns,
     schema_of,

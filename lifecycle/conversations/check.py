@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lifecycle.conversations.objects import Problem
 from lifecycle.conversations.shapes import (
     ASSISTANT,
     MISSING,
@@ -14,7 +15,6 @@ from lifecycle.conversations.shapes import (
     UNKNOWN,
     USER,
     Conversations,
-    Problem,
     is_blank,
 )
 
