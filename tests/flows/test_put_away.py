@@ -11,11 +11,6 @@ import pytest
 from prefect.states import Cancelling
 
 DEPLOYMENT = r"/onlineEndpoints/[^/]+/deployments/[^/]+$"
-REFUSED_FOR_A_WHILE = {
-    "match": {"method": "DELETE", "path": "/onlineEndpoints/[^/]+$"},
-    "seconds": 45,
-    "effect": {"status": 409, "error": {"code": "Conflict", "message": "Another operation runs."}},
-}
 
 
 @pytest.mark.long
@@ -75,25 +70,6 @@ def test_a_cancelled_run_leaves_no_endpoint(served: Any) -> None:
     assert "cancelled" == served.await_state(run, "cancelled", "crashed", "completed")
     assert [("a1", "Completed")] == served.jobs(run)
     served.await_no_meter()
-
-
-@pytest.mark.long
-def test_a_deletion_that_outlasts_the_grace_is_seen_through(served: Any) -> None:
-    """Prefect kills a cancelled run after 30 s; its parent goes on asking."""
-    before = served.requests()
-    run = served.start_run()
-    served.await_request("PUT", DEPLOYMENT, since=before)
-    [flow] = served.pids()
-    served.faults(REFUSED_FOR_A_WHILE)
-
-    served.change_state(run, Cancelling())
-
-    try:
-        assert "cancelled" == served.await_state(run, "cancelled", "crashed", "completed")
-        served.await_no_meter(120)
-        assert flow not in served.pids()
-    finally:
-        served.faults()
 
 
 @pytest.mark.long
