@@ -11,11 +11,6 @@ import pytest
 from prefect.states import Cancelling
 
 DEPLOYMENT = r"/onlineEndpoints/[^/]+/deployments/[^/]+$"
-REFUSED_FOR_A_WHILE = {
-    "match": {"method": "DELETE", "path": "/onlineEndpoints/[^/]+$"},
-    "seconds": 45,
-    "effect": {"status": 409, "error": {"code": "Conflict", "message": "Another operation runs."}},
-}
 
 
 @pytest.mark.long
@@ -97,7 +92,6 @@ def test_a_deletion_that_outlasts_the_grace_is_seen_through(served: Any) -> None
         served.faults()
 
 
-@pytest.mark.long
 @pytest.mark.long
 def test_a_killed_run_leaves_no_endpoint(served: Any) -> None:
     """SIGKILL in mid-deployment, when nothing of the run's own can act: its parent does it all."""
