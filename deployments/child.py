@@ -23,7 +23,7 @@ HOST = "127.0.0.1"
 START_SECONDS = 300.0
 STOP_SECONDS = 10.0
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.25
 
 
 def start_child(
