@@ -93,7 +93,7 @@ def prefect_server() -> Iterator[str]:
         yield url
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(timeout=30)
+        server.wait(timeout=120)
 
 
 def _free_port() -> int:

@@ -194,7 +194,8 @@ def test_a_run_with_faults_writes_no_secret_down(
     assert 0 == code, (tmp_path / "runs" / "output.log").read_text()[-3000:]
     assert [1] * len(ONCE) == [rule["struck"] for rule in emulator.server.emulator.faults.rules()]
     assert all(secrets.found.values()), secrets.found
-    assert [] == secrets.leaks(written(*wrote))
+    leaks = secrets.leaks(written(*wrote))
+    assert [] == leaks, "\n".join(leaks)
     log = json.dumps(emulator.requests()).encode()
     assert [] == secrets.leaks(iter([("the emulator's log of requests", log)]))
 
@@ -211,7 +212,8 @@ def test_a_run_in_trouble_writes_no_secret_down(
     code, wrote = run(emulator, tmp_path)
 
     assert expected == code, (tmp_path / "runs" / "output.log").read_text()[-3000:]
-    assert [] == secrets.leaks(written(*wrote))
+    leaks = secrets.leaks(written(*wrote))
+    assert [] == leaks, "\n".join(leaks)
 
 
 def test_client_env_alone_holds_the_credential(emulator: Any, secrets: Secrets) -> None:
