@@ -20,10 +20,10 @@ from contextlib import suppress
 from lifecycle.errors import ServiceError
 
 HOST = "127.0.0.1"
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 STOP_SECONDS = 10.0
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.25
 
 
 def start_child(

@@ -79,7 +79,7 @@ class Stack:
         found = self.wait(lambda: re.search(r"^ready (\S+)", self.said(), re.MULTILINE))
         return found.group(1)
 
-    def wait(self, look: Callable[[], T | None], seconds: float = 120) -> T:
+    def wait(self, look: Callable[[], T | None], seconds: float = 300) -> T:
         """Wait until *look* sees something."""
         end = time.monotonic() + seconds
         while not (seen := look()):
@@ -118,7 +118,7 @@ class Stack:
             os.killpg(self.process.pid, number)
         else:
             self.process.send_signal(number)
-        code: int = self.process.wait(timeout=120)
+        code: int = self.process.wait(timeout=300)
         _, left = psutil.wait_procs(started, timeout=10)
         assert [] == left, self.said()
         return code
@@ -224,9 +224,7 @@ def test_a_stack_that_was_killed_comes_back_to_its_run(
     stack.start()
 
     completed = ["COMPLETED"]
-    stack.wait(
-        lambda: stack.runs(id={"any_": [run["id"]]}, state={"type": {"any_": completed}}), 180
-    )
+    stack.wait(lambda: stack.runs(id={"any_": [run["id"]]}, state={"type": {"any_": completed}}))
     assert 0 == stack.stop(signal.SIGTERM, everyone=False)
     assert [("jobs", "Completed")] == _jobs(stack)
     assert [] == stack.open_meters()
