@@ -19,13 +19,15 @@ KEY = "training"
 # Hours of training are some hundreds of updates: each waits for a hundredth of the time so far.
 _FEWEST_SECONDS = 5.0
 _SHARE = 0.01
+_AFTER_TROUBLE_SECONDS = 60.0
 _SPARKS = 20
 
 
 class TrainingBar:
     """The bar of one training job, which follows its log.
 
-    A Prefect server that does not answer costs the bar, with a warning, and never the run.
+    A Prefect server that does not answer is a warning, and asked again a minute later; it never
+    costs the run.
 
     Args:
         now: When the following began.
@@ -52,7 +54,8 @@ class TrainingBar:
             now: The time.
         """
         spent = (now - self._began).total_seconds()
-        pause = max(_FEWEST_SECONDS, _SHARE * spent)
+        fewest = _AFTER_TROUBLE_SECONDS if self._is_lost else _FEWEST_SECONDS
+        pause = max(fewest, _SHARE * spent)
         if self._shown_at is not None and (now - self._shown_at).total_seconds() < pause:
             return
         self._put(told(self._pulse, steps, now), now)
@@ -74,7 +77,7 @@ class TrainingBar:
         return thinned(self._pulse.curve)
 
     def _put(self, text: str, now: datetime, is_full: bool = False) -> None:
-        if text == self._shown or self._is_lost:
+        if text == self._shown:
             return
         share = 100.0 * self._pulse.done / self._pulse.total if self._pulse.total else 0.0
         progress = 100.0 if is_full else share
@@ -85,9 +88,11 @@ class TrainingBar:
                 self._artifact = made
             else:
                 update_progress_artifact(self._artifact, progress, description=text)
+            self._is_lost = False
         except Exception as error:
+            if not self._is_lost:
+                get_run_logger().warning("The progress of the training is not shown: %r", error)
             self._is_lost = True
-            get_run_logger().warning("The progress of the training is not shown: %r", error)
         self._shown, self._shown_at = text, now
 
 
