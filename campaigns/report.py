@@ -65,7 +65,7 @@ signal stopped the run |
 Known, and left: where a private cloud is described by `ARM_CLOUD_METADATA_URL`, the SDK asks for
 that description again and again, without a retry of its own; one lost answer fails the step, with a
 clear error. In public Azure there is no such request. A 401 to the storage account's `listSecrets`
-has the SDK go on with the identity's own rights to the storage: a run whose identity has none fails.
+has the SDK go on with the identity's own rights there: a run whose identity has none fails.
 """
 
 
