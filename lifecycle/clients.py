@@ -357,7 +357,7 @@ def _client_options() -> dict[str, Any]:
     }
 
 
-def _timeouts() -> dict[str, float]:
+def _timeouts() -> dict[str, Any]:
     """Return how long a connection and an answer are waited for: azure-core would wait 300 s."""
     given = os.environ.get(READ_SECONDS_VARIABLE)
     try:
