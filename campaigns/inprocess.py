@@ -78,14 +78,17 @@ class Ground:
             yield Control(server.url, server.emulator.certificates.bundle)
 
     def run(self, *settings: str) -> Ran:
-        """Run ``finetune run`` on the local profile."""
+        """Run ``finetune run`` on the local profile; a Ctrl-C ends more than the run."""
         from cli.main import main
+        from lifecycle.report import EXIT_CODES
 
         path = self._folder / "report.json"
         path.unlink(missing_ok=True)
         words = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
         with redirect_stdout(self._log), redirect_stderr(self._log):
             code = main(["run", "--config", str(PROFILE), "--report", str(path), *words])
+        if code == EXIT_CODES["Interrupted"]:
+            raise KeyboardInterrupt  # It was the campaign that was to stop.
         return Ran(code, json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -50,6 +50,25 @@ make campaign-soak OPTIONS='--minutes 10'
 ```
 """
 
+_FOUND = """\
+## What the campaigns have found, and what was done
+
+| found by | was | is |
+|---|---|---|
+| an upload whose answer is lost | storage refuses its repetition (409), and the run failed | \
+transient: the step is tried again, and writes over what lies there unconfirmed |
+| a token that expires on its way (401) | the run failed | transient; any other 401 still fails |
+| a service for tokens that hangs | waited for azure-core's 300 s | as every other: 60 s, or \
+`FINETUNE_READ_SECONDS` |
+| SIGTERM in process | the report's error was `TerminationSignal`, and said nothing | says that a \
+signal stopped the run |
+
+Known, and left: where a private cloud is described by `ARM_CLOUD_METADATA_URL`, the SDK asks for
+that description again and again, without a retry of its own; one lost answer fails the step, with a
+clear error. In public Azure there is no such request. A 401 to the storage account's `listSecrets`
+has the SDK go on with the identity's own rights there: a run whose identity has none fails.
+"""
+
 
 def main() -> int:
     """Write the page."""
@@ -65,6 +84,7 @@ def page(folder: Path) -> str:
         _requests(results.latest(folder / "requests.jsonl")),
         _kills(results.latest(folder / "kills.jsonl")),
         _soak(results.rows(folder / "soak.jsonl")),
+        _FOUND,
     ]
     return "\n".join(_wrapped(line) for line in "\n".join(parts).split("\n"))
 

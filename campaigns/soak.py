@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from . import deployed, results
@@ -55,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--minutes", type=float, default=30, metavar="N")
     options.add_argument("--seed", type=int, default=7, metavar="S")
     options.add_argument("--runs", type=int, default=3, metavar="N", help="how many at once")
-    options.add_argument("--out", default=results.FOLDER / "results" / "soak.jsonl", metavar="FILE")
+    out = results.FOLDER / "results" / "soak.jsonl"
+    options.add_argument("--out", type=Path, default=out, metavar="FILE")
     given = options.parse_args(arguments)
     commit = results.commit()
     with stage() as scene:
