@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -29,6 +29,9 @@ BATCH = 512
 _BLOCK = 4 << 20
 _LOOKED_AT = 100
 _LARGEST_DOCUMENT = 512 << 20
+# What text is packed to, about: for the check of the disk's space.
+_UNPACKED = 4
+_PACKED = re.compile(r"\.(gz|bz2|xz|zst)$")
 _ENDING = re.compile(r"\.([a-z]+)(?:\.(?:gz|bz2|xz|zst))?$")
 
 
@@ -68,17 +71,20 @@ class Reader(ABC):
     is_indexed: ClassVar[bool] = False
 
     @abstractmethod
-    def blocks(self) -> list[int]:
-        """Count the rows of each part that can be read without those before it."""
+    def blocks(self, tell: Callable[[int], None]) -> list[int]:
+        """Count the rows of each part that can be read without those before it.
+
+        Args:
+            tell: Told how many there are so far, where counting takes long; what it raises ends it.
+        """
 
     @abstractmethod
     def read(self, rows: NDArray[np.int64]) -> Iterator[Batch]:
         """Read the rows with these numbers, ascending; fewer where the split has fewer."""
 
-    def size_of(self, rows: NDArray[np.int64], total: int) -> int:
-        """Estimate the bytes of these rows, of *total* that there are, as text."""
-        size = sum(self._filesystem.info(path).get("size") or 0 for path in self._paths)
-        return int(size * len(rows) / max(total, 1))
+    @abstractmethod
+    def size_of(self, rows: NDArray[np.int64], total: int | None) -> int:
+        """Estimate the bytes of these rows, of *total* that there are if that is known, as text."""
 
     def _open(self, path: str) -> Any:
         return self._filesystem.open(path, "rb", compression="infer")
@@ -127,7 +133,7 @@ class _Parquet(Reader):
                 footers.append(file.metadata)
         return footers
 
-    def blocks(self) -> list[int]:
+    def blocks(self, tell: Callable[[int], None]) -> list[int]:
         return [group.num_rows for _, _, group in self._groups()]
 
     def read(self, rows: NDArray[np.int64]) -> Iterator[Batch]:
@@ -145,7 +151,7 @@ class _Parquet(Reader):
                     yield from self._group(file, place, start, rows[low:high])
                 start += group.num_rows
 
-    def size_of(self, rows: NDArray[np.int64], total: int) -> int:
+    def size_of(self, rows: NDArray[np.int64], total: int | None) -> int:
         size = 0.0
         start = 0
         for _, _, group in self._groups():
@@ -187,8 +193,23 @@ class _Parquet(Reader):
 class _Sequential(Reader):
     """What can be read from its beginning only."""
 
-    def blocks(self) -> list[int]:
-        return [self._count()]
+    def blocks(self, tell: Callable[[int], None]) -> list[int]:
+        total = 0
+        for path in self._paths:
+            for rows in self._counts(path):
+                total += rows
+                tell(total)
+        return [total]
+
+    def size_of(self, rows: NDArray[np.int64], total: int | None) -> int:
+        size = 0
+        for path in self._paths:
+            packed = self._filesystem.info(path).get("size") or 0
+            size += packed * (_UNPACKED if _PACKED.search(path) else 1)
+        if total is not None:
+            return int(size * len(rows) / max(total, 1))
+        table, _ = next(self._tables(self._paths[0]), (self._schema.empty_table(), {}))
+        return min(size, int(table.nbytes * len(rows) / max(table.num_rows, 1)))
 
     def read(self, rows: NDArray[np.int64]) -> Iterator[Batch]:
         start = 0
@@ -211,8 +232,9 @@ class _Sequential(Reader):
     def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
         """Read a file as batches, each with its broken rows."""
 
-    def _count(self) -> int:
-        return sum(table.num_rows for path in self._paths for table, _ in self._tables(path))
+    def _counts(self, path: str) -> Iterator[int]:
+        """Count the rows of a file, piece by piece."""
+        return (table.num_rows for table, _ in self._tables(path))
 
 
 class _JsonLines(_Sequential):
@@ -222,8 +244,8 @@ class _JsonLines(_Sequential):
     line by line.
     """
 
-    def _count(self) -> int:
-        return sum(len(_lines(block)) for path in self._paths for block in self._blocks(path))
+    def _counts(self, path: str) -> Iterator[int]:
+        return (len(_lines(block)) for block in self._blocks(path))
 
     def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
         for number, block in enumerate(self._blocks(path)):

@@ -48,7 +48,11 @@ BAD: list[tuple[Any, str, str]] = [
     ({"messages": [USER, ASSISTANT, SYSTEM]}, "order", "message 2 is the system's where the user"),
     ({"messages": [SYSTEM]}, "no answer", "it has no message but the system's"),
     ({"messages": [SYSTEM, USER]}, "no answer", "it has no answer of the assistant"),
-    ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "encoding", "messages[0].content is"),
+    (
+        '{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        "encoding",
+        "messages[0].content is",
+    ),
 ]
 
 
@@ -100,9 +104,7 @@ def test_a_split_to_ask_about_needs_no_answers(tmp_path: Path, prepare: Prepare)
 
 @pytest.mark.parametrize("place", ["role", "content"])
 @pytest.mark.parametrize("form", ["jsonl", "jsonl, broken", "json", "csv", "parquet"])
-def test_what_is_not_utf_8_is_told(
-    form: str, place: str, tmp_path: Path, prepare: Prepare
-) -> None:
+def test_what_is_not_utf_8_is_told(form: str, place: str, tmp_path: Path, prepare: Prepare) -> None:
     """In every format, wherever it stands, one such row is one bad row and not a bad file."""
     bad = [{**USER, "content": "caf†"}, ASSISTANT]
     if place == "role":
