@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,7 +21,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lifecycle.conversations.objects import Problem, from_objects, loads
+from lifecycle.conversations.objects import Problem, from_objects, loads, put_back
 from lifecycle.errors import DatasetError
 
 BATCH = 512
@@ -354,12 +354,12 @@ class _Csv(_Sequential):
         start = 0
         with self._open(path) as file:
             for table in pyarrow.csv.open_csv(file, read, parse, convert):
-                with_skipped, broken = _put_back(table, skipped, start)
+                with_skipped, broken = put_back(table, skipped, start)
                 skipped.clear()
                 start += with_skipped.num_rows
                 yield with_skipped, broken
         if skipped:
-            yield _put_back(table.slice(0, 0), skipped, start)
+            yield put_back(table.slice(0, 0), skipped, start)
 
 
 class _Tsv(_Csv):
@@ -369,20 +369,37 @@ class _Tsv(_Csv):
 class _Arrow(_Sequential):
     """Arrow files, as ``datasets`` keeps them, in the stream or the file format."""
 
+    def _counts(self, path: str) -> Iterator[int]:
+        # Mapped, nothing of the rows is read but how many they are.
+        with self._batches(path, is_mapped=True) as (_, batches):
+            yield from (batch.num_rows for batch in batches)
+
     def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
+        # Not mapped: what was read would stay in memory until all of it is.
+        with self._batches(path, is_mapped=False) as (names, batches):
+            for batch in batches:
+                for start in range(0, batch.num_rows, BATCH):
+                    yield batch.select(names).slice(start, BATCH), {}
+
+    @contextmanager
+    def _batches(self, path: str, *, is_mapped: bool) -> Iterator[tuple[list[str], Iterator[Any]]]:
+        """Open a file; give the columns wanted that it has, and what it holds."""
         with ExitStack() as stack:
-            source = pa.memory_map(path) if self._is_local else self._filesystem.open(path, "rb")
+            if self._is_local:
+                source = pa.memory_map(path) if is_mapped else pa.OSFile(path)
+            else:
+                source = self._filesystem.open(path, "rb")
             stack.enter_context(source)
             is_file = source.read(6) == b"ARROW1"
             source.seek(0)
             reader = stack.enter_context(
                 (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source)
             )
-            names = self._names(reader.schema.names)
-            batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
-            for batch in batches:
-                for start in range(0, batch.num_rows, BATCH):
-                    yield batch.select(names).slice(start, BATCH), {}
+            if is_file:
+                batches = map(reader.get_batch, range(reader.num_record_batches))
+            else:
+                batches = iter(reader)
+            yield self._names(reader.schema.names), batches
 
 
 _READERS: dict[str, type[Reader]] = {
@@ -416,24 +433,6 @@ def _chosen(
         chosen = table.take(pa.array(places))
     moved = {place: n for n, place in enumerate(places.tolist())} if broken else {}
     return Batch(numbers, chosen, {moved[n]: why for n, why in broken.items() if n in moved})
-
-
-def _put_back(table: Any, skipped: list[Any], start: int) -> tuple[Any, dict[int, Problem]]:
-    """Give the rows that pyarrow skipped their place again, empty."""
-    if not skipped:
-        return table, {}
-    # Counted from 1, with the line of names.
-    places = {row.number - 2 - start: row for row in skipped}
-    order = iter(range(table.num_rows))
-    total = table.num_rows + len(skipped)
-    taken = pa.array([None if n in places else next(order) for n in range(total)], pa.int64())
-    broken = {
-        place: Problem(
-            "unreadable", f"it has {row.actual_columns} columns, not {row.expected_columns}"
-        )
-        for place, row in places.items()
-    }
-    return table.take(taken), broken
 
 
 def _lines(block: bytes) -> list[bytes]:
