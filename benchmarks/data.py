@@ -135,6 +135,7 @@ class Run(NamedTuple):
         percent: Of its rows.
         way: Which.
         seconds: From the process's start to its exit.
+        cpu_seconds: Of all its threads, which a machine that is busy with other work changes less.
         peak_mb: Largest resident memory.
         read_mb: Bytes asked of the kernel; None where it does not tell. A mapped file is not in it.
         written_mb: Size of the files written.
@@ -144,6 +145,7 @@ class Run(NamedTuple):
     percent: int
     way: str
     seconds: float
+    cpu_seconds: float
     peak_mb: float
     read_mb: float | None
     written_mb: float
@@ -220,7 +222,7 @@ def table(runs: list[Run]) -> Table:
     shown = Table(
         title="The data step", caption="Best of each; × is the tutorial's time to its own."
     )
-    for name in ("size", "rows", "way", "n", "s", "×", "of limit", "peak MB", "read MB", "MB/s"):
+    for name in ("size", "rows", "way", "n", "s", "×", "of limit", "CPU s", "peak MB", "read MB"):
         shown.add_column(name, justify="left" if name in ("size", "way") else "right")
     groups: dict[tuple[str, int, str], list[Run]] = {}
     for run in runs:
@@ -238,9 +240,9 @@ def table(runs: list[Run]) -> Table:
             f"{run.seconds:.2f}",
             f"{beside:.1f}",
             f"{limit:.1f}",
+            f"{min(one.cpu_seconds for one in groups[size, percent, way]):.1f}",
             f"{max(one.peak_mb for one in groups[size, percent, way]):,.0f}",
             read,
-            f"{run.written_mb / run.seconds:,.0f}",
             end_section=way == list(_LIMITS)[-1],
         )
     return shown
@@ -281,12 +283,16 @@ def _run(
     run = Run(
         *place,
         seconds=round(seconds, 3),
+        cpu_seconds=round(used.ru_utime + used.ru_stime, 3),
         # macOS counts bytes.
         peak_mb=round((peak * 1024 if peak else used.ru_maxrss) / 1e6, 1),
         read_mb=None if read is None else round(read / 1e6, 1),
         written_mb=written / 1e6,
     )
-    _say(f"{' '.join(map(str, place))}: {run.seconds:.2f} s, {run.peak_mb:,.0f} MB")
+    _say(
+        f"{' '.join(map(str, place))}: {run.seconds:.2f} s, {run.cpu_seconds:.2f} s of CPU, "
+        f"{run.peak_mb:,.0f} MB, {run.read_mb} MB read"
+    )
     shutil.rmtree(out)
     shutil.rmtree(folder / "cache", ignore_errors=True)
     return run

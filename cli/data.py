@@ -63,9 +63,12 @@ def watching() -> Iterator[Watch]:
         bars: dict[str, TaskID] = {}
 
         def watch(far: HowFar) -> None:
-            if far.split not in bars:
-                bars[far.split] = progress.add_task(far.split)
-            progress.update(bars[far.split], completed=far.rows, total=far.of_rows)
+            if far.title not in bars:
+                # Counting and waiting have no end that is known, and are over when another begins.
+                for task in [task for task in progress.tasks if task.total is None]:
+                    progress.remove_task(task.id)
+                bars[far.title] = progress.add_task(far.title, total=None)
+            progress.update(bars[far.title], completed=far.rows, total=far.of_rows or None)
 
         yield watch
 

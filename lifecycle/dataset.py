@@ -378,14 +378,15 @@ class DatasetResult(Result):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the writing of a split is.
+    """How far the work is.
 
     Args:
-        split: Its name.
+        split: Whose rows are written or counted; empty while another run is waited for.
         rows: Rows read so far.
-        of_rows: Rows that will be read, at most.
+        of_rows: Rows that will be read, at most; 0 where nobody knows.
         bytes: Bytes written so far.
-        seconds: Since the split was begun.
+        seconds: Since this was begun.
+        doing: What is done.
     """
 
     split: str
@@ -393,8 +394,20 @@ class Progress:
     of_rows: int
     bytes: int
     seconds: float
+    doing: Literal["writing", "counting", "waiting"] = "writing"
+
+    @property
+    def title(self) -> str:
+        """What is done, in a word or two."""
+        if self.doing == "waiting":
+            return "waiting for another run that prepares the same data"
+        return self.split if self.doing == "writing" else f"counting {self.split}"
 
     def __str__(self) -> str:
+        if self.doing == "waiting":
+            return f"{self.title}, {self.seconds:.0f} s so far"
+        if self.doing == "counting":
+            return f"{self.title}: {self.rows:,} rows so far"
         pace = self.rows / max(self.seconds, 1e-3)
         left = (self.of_rows - self.rows) / max(pace, 1e-3)
         return (

@@ -35,10 +35,12 @@ def download_data(dataset: DatasetSpec, workspace: WorkspaceRef) -> DatasetResul
         report = current_report()
         if report is not None:
             report.go_on()
-        if time.monotonic() - last >= _SECONDS_A_LINE:
+        is_last = progress.rows == progress.of_rows and progress.split in bars
+        if is_last or time.monotonic() - last >= _SECONDS_A_LINE:
             last = time.monotonic()
             logger.info("%s", progress)
-            show_progress(progress, bars)
+            if progress.doing == "writing":
+                show_progress(progress, bars)
 
     data = lifecycle.download_data(
         dataset, lifecycle.data_directory(), workspace=workspace, watch=watch

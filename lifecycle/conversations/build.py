@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import orjson
@@ -64,7 +64,8 @@ def prepare(
         kept = cache.find_kept(folder, key)
         if kept is None:
             directory.mkdir(parents=True, exist_ok=True)
-            with cache.only_one(directory, key):
+            tell = _teller(watch, "", 0, "waiting")
+            with cache.only_one(directory, key, lambda: tell(0, 0)):
                 # Whoever had the lock before may have done the work.
                 kept = cache.find_kept(folder, key)
                 if kept is None:
@@ -151,10 +152,10 @@ def _make(
     watch: Watch | None,
 ) -> cache.Manifest:
     with cache.workshop(folder.parent, key) as built:
-        manifest = cache.fetch_shared(key, built)
+        manifest = cache.fetch_shared(folder.parent, key, built)
         is_new = manifest is None
         if manifest is None:
-            content = _build(spec, source.listing(), built, counter, watch)
+            content = _build(spec, source.listing(), folder.parent, built, counter, watch)
             if source.state() != state:
                 raise DatasetError(
                     f"{spec.path} was changed while it was read.",
@@ -171,17 +172,22 @@ def _make(
 
 
 def _build(
-    spec: DatasetSpec, listing: Listing, built: Path, counter: TokenCounter, watch: Watch | None
+    spec: DatasetSpec,
+    listing: Listing,
+    directory: Path,
+    built: Path,
+    counter: TokenCounter,
+    watch: Watch | None,
 ) -> dict[str, Any]:
-    """Write every split into *built*; return what the manifest says of them."""
+    """Write every split into *built*, below *directory*; return what the manifest says of them."""
     _check_splits(spec, listing)
     left_out: dict[str, str] = {}
     plans = []
     for split in sorted(listing.files):
         with _of_split(spec, split, left_out):
-            plans.append(_plan(spec, listing, split))
-    sizes = sum(plan.reader.size_of(plan.rows, plan.total or len(plan.rows)) for plan in plans)
-    cache.require_space(built, int(sizes * _JSON_OVERHEAD))
+            plans.append(_plan(spec, listing, split, watch))
+    sizes = sum(plan.reader.size_of(plan.rows, plan.total) for plan in plans)
+    cache.require_space(directory, int(sizes * _JSON_OVERHEAD))
     written: dict[str, _Written] = {}
     for plan in plans:
         path = built / f"{plan.split}.{spec.file_format}"
@@ -223,14 +229,15 @@ def _check_splits(spec: DatasetSpec, listing: Listing) -> None:
             )
 
 
-def _plan(spec: DatasetSpec, listing: Listing, split: str) -> _Plan:
+def _plan(spec: DatasetSpec, listing: Listing, split: str, watch: Watch | None) -> _Plan:
     paths = listing.files[split]
     reader = open_split(listing.filesystem, paths, schema_of(spec), required_columns(spec))
     number = spec.rows_of(split)
     if number is not None and spec.sampling == "first" and not reader.is_indexed:
         # The first rows of a file without an index: nobody has to know how many there are.
         return _Plan(split, reader, None, np.arange(number))
-    blocks = reader.blocks()
+    tell = _teller(watch, split, 0, "counting")
+    blocks = reader.blocks(lambda rows: tell(rows, 0))
     total = sum(blocks)
     wanted = wanted_rows(spec, split, total)
     if spec.sampling == "first" or wanted == total:
@@ -248,7 +255,7 @@ def _write(
     tally = Tally(counter)
     prints: list[NDArray[np.uint64]] = []
     read = written = 0
-    tell = _teller(watch, plan)
+    tell = _teller(watch, split, len(plan.rows), "writing")
     reading = map(examine, plan.reader.read(plan.rows))
     with taking_turns(), Sink(path) as sink, closing(ahead(reading)) as batches:
         writer = WRITERS[spec.file_format](sink)
@@ -327,7 +334,12 @@ def _too_many_bad(spec: DatasetSpec, bad: _BadRows, read: int, asked: int) -> Da
     )
 
 
-def _teller(watch: Watch | None, plan: _Plan) -> Callable[..., None]:
+def _teller(
+    watch: Watch | None,
+    split: str,
+    of_rows: int,
+    doing: Literal["writing", "counting", "waiting"],
+) -> Callable[..., None]:
     began = time.monotonic()
     last = 0.0
 
@@ -336,8 +348,8 @@ def _teller(watch: Watch | None, plan: _Plan) -> Callable[..., None]:
         now = time.monotonic()
         if watch is not None and (is_last or now - last >= _WATCH_SECONDS):
             last = now
-            of_rows = rows if is_last else len(plan.rows)
-            watch(Progress(plan.split, rows, of_rows, size, now - began))
+            of = rows if is_last else of_rows
+            watch(Progress(split, rows, of, size, now - began, doing))
 
     return tell
 

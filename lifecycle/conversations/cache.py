@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ _LEAVING = ".leaving-"
 _IN_USE_SECONDS = 3600
 _DEFAULT_GB = 20.0
 _SPARE_BYTES = 64 << 20
+_WAIT_SECONDS = 0.2
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +65,14 @@ def find_kept(folder: Path, key: str) -> Manifest | None:
 
 
 @contextmanager
-def only_one(directory: Path, key: str) -> Iterator[None]:
-    """Hold the key's lock, waiting for whoever has it."""
+def only_one(directory: Path, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the key's lock; whoever has it is waited for, and *waiting* called meanwhile."""
     lock = _lock(directory, key)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.info("Another run is preparing the same data; waiting for it.")
-        lock.acquire()
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_WAIT_SECONDS)
+        except Timeout:
+            waiting()
     try:
         yield
     finally:
@@ -110,19 +111,18 @@ def require_space(directory: Path, needed: int) -> None:
     """Refuse to begin what the disk has no room for; older entries are removed first.
 
     Args:
-        directory: Where will be written.
+        directory: The entries' folder.
         needed: Bytes, estimated.
 
     Raises:
         DatasetError: There is not enough room.
     """
-    if shutil.disk_usage(directory).free < needed + _SPARE_BYTES:
+    needed += _SPARE_BYTES
+    if shutil.disk_usage(directory).free < needed:
         make_room(directory, limit=0)
     free = shutil.disk_usage(directory).free
-    if free < needed + _SPARE_BYTES:
-        raise no_room(
-            directory, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"
-        )
+    if free < needed:
+        raise no_room(directory, f"{needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} free")
 
 
 def no_room(directory: Path, why: str) -> DatasetError:
@@ -163,7 +163,7 @@ def make_room(directory: Path, *, limit: int | None = None, keep: Path | None = 
             total -= size
 
 
-def fetch_shared(key: str, built: Path) -> Manifest | None:
+def fetch_shared(directory: Path, key: str, built: Path) -> Manifest | None:
     """Fetch an entry that another machine has shared, into *built*; None if there is none.
 
     What comes from there is believed only if its digests are right. A store that cannot be reached
@@ -175,15 +175,20 @@ def fetch_shared(key: str, built: Path) -> Manifest | None:
     filesystem, root = store
     try:
         manifest: Manifest = json.loads(filesystem.cat_file(f"{root}/{MANIFEST}"))
+        if manifest["key"] != key:
+            raise ValueError("it holds other data")
+        require_space(directory, sum(file["bytes"] for file in manifest["files"]))
         for file in _held(manifest):
             filesystem.get_file(f"{root}/{file['path']}", str(built / Path(file["path"]).name))
             if _sha256(built / file["path"]) != file["sha256"]:
                 raise ValueError(f"{file['path']} is damaged")
-        return manifest if manifest["key"] == key else None
+        return manifest
     except FileNotFoundError:
         return None
     except Exception as error:
         logger.warning("The shared store %s cannot be used: %s", root, error)
+        for left in built.iterdir():
+            left.unlink()
         return None
 
 

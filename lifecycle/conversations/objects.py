@@ -90,6 +90,24 @@ def fit(value: Any, kind: pa.DataType, where: str) -> Any:
     raise ValueError(f"{where} is {_kind(value)}, not {wanted}")
 
 
+def put_back(table: Any, skipped: list[Any], start: int) -> tuple[Any, dict[int, Problem]]:
+    """Give the rows that pyarrow skipped their place again, empty."""
+    if not skipped:
+        return table, {}
+    # Counted from 1, with the line of names.
+    places = {row.number - 2 - start: row for row in skipped}
+    order = iter(range(table.num_rows))
+    total = table.num_rows + len(skipped)
+    taken = pa.array([None if n in places else next(order) for n in range(total)], pa.int64())
+    broken = {
+        place: Problem(
+            "unreadable", f"it has {row.actual_columns} columns, not {row.expected_columns}"
+        )
+        for place, row in places.items()
+    }
+    return table.take(taken), broken
+
+
 def _check_unicode(text: str, where: str) -> None:
     try:
         text.encode()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,7 +21,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lifecycle.conversations.objects import Problem, from_objects, loads
+from lifecycle.conversations.objects import Problem, from_objects, loads, put_back
 from lifecycle.errors import DatasetError
 
 BATCH = 512
@@ -29,6 +29,9 @@ BATCH = 512
 _BLOCK = 4 << 20
 _LOOKED_AT = 100
 _LARGEST_DOCUMENT = 512 << 20
+# What text is packed to, about: for the check of the disk's space.
+_UNPACKED = 4
+_PACKED = re.compile(r"\.(gz|bz2|xz|zst)$")
 _ENDING = re.compile(r"\.([a-z]+)(?:\.(?:gz|bz2|xz|zst))?$")
 
 
@@ -68,17 +71,20 @@ class Reader(ABC):
     is_indexed: ClassVar[bool] = False
 
     @abstractmethod
-    def blocks(self) -> list[int]:
-        """Count the rows of each part that can be read without those before it."""
+    def blocks(self, tell: Callable[[int], None]) -> list[int]:
+        """Count the rows of each part that can be read without those before it.
+
+        Args:
+            tell: Told how many there are so far, where counting takes long; what it raises ends it.
+        """
 
     @abstractmethod
     def read(self, rows: NDArray[np.int64]) -> Iterator[Batch]:
         """Read the rows with these numbers, ascending; fewer where the split has fewer."""
 
-    def size_of(self, rows: NDArray[np.int64], total: int) -> int:
-        """Estimate the bytes of these rows, of *total* that there are, as text."""
-        size = sum(self._filesystem.info(path).get("size") or 0 for path in self._paths)
-        return int(size * len(rows) / max(total, 1))
+    @abstractmethod
+    def size_of(self, rows: NDArray[np.int64], total: int | None) -> int:
+        """Estimate the bytes of these rows, of *total* that there are if that is known, as text."""
 
     def _open(self, path: str) -> Any:
         return self._filesystem.open(path, "rb", compression="infer")
@@ -127,7 +133,7 @@ class _Parquet(Reader):
                 footers.append(file.metadata)
         return footers
 
-    def blocks(self) -> list[int]:
+    def blocks(self, tell: Callable[[int], None]) -> list[int]:
         return [group.num_rows for _, _, group in self._groups()]
 
     def read(self, rows: NDArray[np.int64]) -> Iterator[Batch]:
@@ -145,7 +151,7 @@ class _Parquet(Reader):
                     yield from self._group(file, place, start, rows[low:high])
                 start += group.num_rows
 
-    def size_of(self, rows: NDArray[np.int64], total: int) -> int:
+    def size_of(self, rows: NDArray[np.int64], total: int | None) -> int:
         size = 0.0
         start = 0
         for _, _, group in self._groups():
@@ -187,8 +193,23 @@ class _Parquet(Reader):
 class _Sequential(Reader):
     """What can be read from its beginning only."""
 
-    def blocks(self) -> list[int]:
-        return [self._count()]
+    def blocks(self, tell: Callable[[int], None]) -> list[int]:
+        total = 0
+        for path in self._paths:
+            for rows in self._counts(path):
+                total += rows
+                tell(total)
+        return [total]
+
+    def size_of(self, rows: NDArray[np.int64], total: int | None) -> int:
+        size = 0
+        for path in self._paths:
+            packed = self._filesystem.info(path).get("size") or 0
+            size += packed * (_UNPACKED if _PACKED.search(path) else 1)
+        if total is not None:
+            return int(size * len(rows) / max(total, 1))
+        table, _ = next(self._tables(self._paths[0]), (self._schema.empty_table(), {}))
+        return min(size, int(table.nbytes * len(rows) / max(table.num_rows, 1)))
 
     def read(self, rows: NDArray[np.int64]) -> Iterator[Batch]:
         start = 0
@@ -211,8 +232,9 @@ class _Sequential(Reader):
     def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
         """Read a file as batches, each with its broken rows."""
 
-    def _count(self) -> int:
-        return sum(table.num_rows for path in self._paths for table, _ in self._tables(path))
+    def _counts(self, path: str) -> Iterator[int]:
+        """Count the rows of a file, piece by piece."""
+        return (table.num_rows for table, _ in self._tables(path))
 
 
 class _JsonLines(_Sequential):
@@ -222,8 +244,8 @@ class _JsonLines(_Sequential):
     line by line.
     """
 
-    def _count(self) -> int:
-        return sum(len(_lines(block)) for path in self._paths for block in self._blocks(path))
+    def _counts(self, path: str) -> Iterator[int]:
+        return (len(_lines(block)) for block in self._blocks(path))
 
     def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
         for number, block in enumerate(self._blocks(path)):
@@ -332,12 +354,12 @@ class _Csv(_Sequential):
         start = 0
         with self._open(path) as file:
             for table in pyarrow.csv.open_csv(file, read, parse, convert):
-                with_skipped, broken = _put_back(table, skipped, start)
+                with_skipped, broken = put_back(table, skipped, start)
                 skipped.clear()
                 start += with_skipped.num_rows
                 yield with_skipped, broken
         if skipped:
-            yield _put_back(table.slice(0, 0), skipped, start)
+            yield put_back(table.slice(0, 0), skipped, start)
 
 
 class _Tsv(_Csv):
@@ -347,20 +369,37 @@ class _Tsv(_Csv):
 class _Arrow(_Sequential):
     """Arrow files, as ``datasets`` keeps them, in the stream or the file format."""
 
+    def _counts(self, path: str) -> Iterator[int]:
+        # Mapped, nothing of the rows is read but how many they are.
+        with self._batches(path, is_mapped=True) as (_, batches):
+            yield from (batch.num_rows for batch in batches)
+
     def _tables(self, path: str) -> Iterator[tuple[Any, dict[int, Problem]]]:
+        # Not mapped: what was read would stay in memory until all of it is.
+        with self._batches(path, is_mapped=False) as (names, batches):
+            for batch in batches:
+                for start in range(0, batch.num_rows, BATCH):
+                    yield batch.select(names).slice(start, BATCH), {}
+
+    @contextmanager
+    def _batches(self, path: str, *, is_mapped: bool) -> Iterator[tuple[list[str], Iterator[Any]]]:
+        """Open a file; give the columns wanted that it has, and what it holds."""
         with ExitStack() as stack:
-            source = pa.memory_map(path) if self._is_local else self._filesystem.open(path, "rb")
+            if self._is_local:
+                source = pa.memory_map(path) if is_mapped else pa.OSFile(path)
+            else:
+                source = self._filesystem.open(path, "rb")
             stack.enter_context(source)
             is_file = source.read(6) == b"ARROW1"
             source.seek(0)
             reader = stack.enter_context(
                 (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source)
             )
-            names = self._names(reader.schema.names)
-            batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
-            for batch in batches:
-                for start in range(0, batch.num_rows, BATCH):
-                    yield batch.select(names).slice(start, BATCH), {}
+            if is_file:
+                batches = map(reader.get_batch, range(reader.num_record_batches))
+            else:
+                batches = iter(reader)
+            yield self._names(reader.schema.names), batches
 
 
 _READERS: dict[str, type[Reader]] = {
@@ -394,24 +433,6 @@ def _chosen(
         chosen = table.take(pa.array(places))
     moved = {place: n for n, place in enumerate(places.tolist())} if broken else {}
     return Batch(numbers, chosen, {moved[n]: why for n, why in broken.items() if n in moved})
-
-
-def _put_back(table: Any, skipped: list[Any], start: int) -> tuple[Any, dict[int, Problem]]:
-    """Give the rows that pyarrow skipped their place again, empty."""
-    if not skipped:
-        return table, {}
-    # Counted from 1, with the line of names.
-    places = {row.number - 2 - start: row for row in skipped}
-    order = iter(range(table.num_rows))
-    total = table.num_rows + len(skipped)
-    taken = pa.array([None if n in places else next(order) for n in range(total)], pa.int64())
-    broken = {
-        place: Problem(
-            "unreadable", f"it has {row.actual_columns} columns, not {row.expected_columns}"
-        )
-        for place, row in places.items()
-    }
-    return table.take(taken), broken
 
 
 def _lines(block: bytes) -> list[bytes]:

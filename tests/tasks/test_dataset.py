@@ -33,6 +33,8 @@ def test_what_the_data_holds_is_a_page_with_a_picture(
     """Counts, histogram and conversations, for whoever opens the run."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
 
+    monkeypatch.setattr("tasks.dataset._SECONDS_A_LINE", 0.0)
+
     @flow
     def run() -> str:
         spec = DatasetSpec(path="demo/ultrachat", percentage=100)
@@ -43,6 +45,8 @@ def test_what_the_data_holds_is_a_page_with_a_picture(
     assert "| train_sft | 240 | 240 |" in page.data
     assert "![histogram](data:image/svg+xml;base64," in page.data
     assert "## Conversations of train_sft" in page.data
+    bars = {one.description.partition(":")[0]: float(one.data) for one in artifacts("progress")}
+    assert dict.fromkeys(("train_sft", "test_sft", "train_gen", "test_gen"), 100.0) == bars
 
 
 def test_a_bar_for_each_split_moves() -> None:

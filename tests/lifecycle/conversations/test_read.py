@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lifecycle.conversations import cache
 from lifecycle.dataset import DatasetResult
 from lifecycle.errors import DatasetError
 
@@ -135,6 +136,24 @@ def test_the_first_rows_of_json_lines_end_the_reading(web: Web, prepare: Prepare
 
     assert (100, None) == (result.file("train").rows, result.file("train").source_rows)
     assert web.bytes_sent < (web.folder / "train.jsonl").stat().st_size / 2
+
+
+def test_a_few_rows_of_a_large_file_need_little_room(
+    tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is refused for what is not written: the room asked for is that of the rows."""
+    asked: list[int] = []
+    monkeypatch.setattr(cache, "require_space", lambda folder, needed: asked.append(needed))
+    write_lines(tmp_path / "train.jsonl", [{"messages": turns(n)} for n in range(20_000)])
+    size = (tmp_path / "train.jsonl").stat().st_size
+
+    prepare(tmp_path, rows=200)
+    prepare(tmp_path, rows=10**9)
+    prepare(tmp_path, percentage=1)
+
+    assert asked[0] < size / 50
+    assert size <= asked[1] < size * 1.2
+    assert asked[2] < size / 50
 
 
 def test_the_web_is_asked_for_the_same_rows_as_the_disk(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lifecycle.clients import WorkspaceRef, ml_client
+from lifecycle.clients import WorkspaceRef, credential, ml_client
 from lifecycle.conversations.blobs import BlobFileSystem
 from lifecycle.dataset import DatasetResult, DatasetSpec, download_data
 from lifecycle.errors import DatasetError
@@ -59,6 +59,27 @@ def test_a_folder_of_a_datastore_is_read(
 
     for path in (address, short, f"{short}/{{split}}.parquet"):
         assert 50 == prepare(path, tmp_path / "out", workspace).file("train").rows
+
+
+def test_an_address_of_azure_storage_is_opened_by_who_is_signed_in(
+    asset: Any, workspace: WorkspaceRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any datastore. The emulator's storage has one account and takes signatures only."""
+    store = ml_client(workspace).datastores.get("workspaceblobstore", include_secrets=True)
+    account = f"https://{store.account_name}.blob.{store.endpoint}"
+    opened: list[tuple[str, Any]] = []
+
+    def open_account(url: str, opener: Any) -> BlobFileSystem:
+        opened.append((url, opener))
+        return BlobFileSystem(account, store.credentials.sas_token)
+
+    monkeypatch.setattr("lifecycle.conversations.blobs.BlobFileSystem", open_account)
+    folder = str(asset.path).partition("/paths/")[2].rstrip("/")
+    address = f"{store.container_name}@chats.dfs.core.windows.net/{folder}"
+
+    for path in (f"abfs://{address}", f"abfss://{address}/{{split}}.parquet"):
+        assert 50 == prepare(path, tmp_path / "out", workspace).file("train").rows
+    assert [("https://chats.blob.core.windows.net", credential(workspace))] * 2 == opened
 
 
 @pytest.mark.parametrize(
