@@ -11,6 +11,11 @@ import pytest
 from prefect.states import Cancelling
 
 DEPLOYMENT = r"/onlineEndpoints/[^/]+/deployments/[^/]+$"
+REFUSED_FOR_A_WHILE = {
+    "match": {"method": "DELETE", "path": "/onlineEndpoints/[^/]+$"},
+    "seconds": 45,
+    "effect": {"status": 409, "error": {"code": "Conflict", "message": "Another operation runs."}},
+}
 
 
 @pytest.mark.long
