@@ -72,6 +72,7 @@ def test_ctrl_c_leaves_nothing_behind(
     assert [] == _settled_meters(slow_emulator)
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_does_not_cut_the_cleanup_off(
     slow_emulator: Any, prefect_server: str, tmp_path: Path
 ) -> None:

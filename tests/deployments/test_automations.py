@@ -35,6 +35,7 @@ from tasks.runs import owner_of, restart
 DEPLOYMENT = r"/onlineEndpoints/[^/]+/deployments/[^/]+$"
 
 
+@pytest.mark.long
 def test_a_killed_run_is_started_again_and_trains_once(automated: Any) -> None:
     """SIGKILL in mid-deployment: its endpoint goes, its job is met again, and it completes."""
     before = automated.requests()
@@ -109,6 +110,7 @@ def test_what_is_not_started_again(prefect_server: str, states: list[Any], answe
     assert restart(run, 3).startswith(answer)
 
 
+@pytest.mark.long
 def test_a_run_is_not_started_for_ever(automated: Any) -> None:
     """One that dies of its own doing; and a second restart finds nothing to do."""
     with get_client(sync_client=True) as client:

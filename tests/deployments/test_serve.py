@@ -154,6 +154,7 @@ def make_stack(tmp_path: Path) -> Iterator[Callable[[float], Stack]]:
                 process.kill()
 
 
+@pytest.mark.long
 def test_a_retraining_comes_by_itself_and_ctrl_c_leaves_nothing(
     make_stack: Callable[[float], Stack], tmp_path: Path
 ) -> None:

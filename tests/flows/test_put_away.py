@@ -97,7 +97,6 @@ def test_a_deletion_that_outlasts_the_grace_is_seen_through(served: Any) -> None
         served.faults()
 
 
-@pytest.mark.long
 def test_a_killed_run_leaves_no_endpoint(served: Any) -> None:
     """SIGKILL in mid-deployment, when nothing of the run's own can act: its parent does it all."""
     before = served.requests()
