@@ -86,7 +86,6 @@ def deployment(prefect_server: str) -> UUID:
         ("training", {"overrides": {"learning_rate": [1]}}),
         ("job", {"run_deadline_minutes": -1}),
         ("workspace", {"name": ""}),
-        ("region", {"name": "eastus"}),
     ],
     ids=str,
 )
