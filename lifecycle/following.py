@@ -142,7 +142,8 @@ class Following:
         culprits = [run for run in self._run.walk() if run.status == status]
         culprit = culprits[-1] if culprits else self._run
         step = f" in its step {culprit.name}" if culprit is not self._run else ""
-        reason = f": {culprit.error or self._run.error}" if culprit.error or self._run.error else ""
+        error = (culprit.error or self._run.error or "").removesuffix(".")
+        reason = f": {error}" if error else ""
         tail = "".join(f"\n    {line}" for line in culprit.tail or self._run.tail)
         return _ERRORS.get(status, JobNotResponding)(
             f"The job {self._job.name} ({self._job.display_name}) is {status}{step}{reason}."
