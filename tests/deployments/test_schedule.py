@@ -31,7 +31,7 @@ def test_a_scheduled_run_starts_by_itself(prefect_server: str, tmp_path: Path) -
         run = _completed_run(prefect_server)
     finally:
         runner.terminate()
-        runner.wait(timeout=30)
+        runner.wait(timeout=120)
 
     assert (True, "COMPLETED") == (run["auto_scheduled"], run["state_type"])
 
@@ -47,11 +47,11 @@ def _completed_run(api: str) -> dict[str, Any]:
         headers={"Content-Type": "application/json"},
     )
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         with direct.open(request, timeout=10) as answer:
             runs: list[dict[str, Any]] = json.load(answer)
         if runs:
             return runs[0]
         time.sleep(0.5)
-    raise AssertionError("no scheduled run completed within 90 seconds")
+    raise AssertionError("no scheduled run completed within five minutes")
