@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.schema_tools.validation import validate
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 from ruamel.yaml import YAML
@@ -52,18 +52,18 @@ def ensure_work_pool(path: Path) -> str:
     template = base_job_template(wanted["type"], wanted["job_variables"], str(path))
     with get_client(sync_client=True) as client:
         try:
-            pool = client.read_work_pool(wanted["name"])
-        except ObjectNotFound:
             client.create_work_pool(
                 WorkPoolCreate(name=wanted["name"], type=wanted["type"], base_job_template=template)
             )
-        else:
+        except ObjectAlreadyExists:
+            # Also where Prefect's client asked twice, because the server was slow to answer.
+            pool = client.read_work_pool(wanted["name"])
             if pool.type != wanted["type"]:
                 raise ConfigurationError(
                     f"the work pool {pool.name} is there, and is of type {pool.type}.",
                     where=f"{path}: type",
                     remedy="Delete it first, or name another.",
-                )
+                ) from None
             client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
     return str(wanted["name"])
 
