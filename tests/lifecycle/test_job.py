@@ -456,7 +456,9 @@ def test_a_failed_step_is_named_with_its_words_and_its_log(
         stream(workspace, job, clock)
 
     told = str(failure.value)
-    assert "is Failed in its step chat_completion_finetune: UserError: CUDA out of memory.\n" in told
+    assert (
+        "is Failed in its step chat_completion_finetune: UserError: CUDA out of memory.\n" in told
+    )
     assert "The last lines of the log of chat_completion_finetune:" in told
     assert str(job.studio_url) in told
     assert job.name == failure.value.where
