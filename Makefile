@@ -46,7 +46,7 @@ serve: $(INSTALLED) $(if $(filter smollm2,$(SERVED)),$(SMOLLM2)) ## The emulator
 test: $(INSTALLED) check ## Checks and the test suite, under 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-all: $(BROWSER) check ## Also what takes longer, and what is seen in a browser
+test-all: $(BROWSER) $(SMOLLM2) check ## Also what takes longer, and what is seen in a browser
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "long or not long"
 
 check: $(INSTALLED) ## Lint, types, the import contract
