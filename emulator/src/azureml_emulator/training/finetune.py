@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..executors import Step
 from ..executors.checks import gpu_problem
 from . import encoding, parameters, resources
 from .model_import import ADAPTER, link_files
@@ -317,19 +316,7 @@ def newest_checkpoint(work: Path) -> Path | None:
 
 
 def _check_gpus(request: Request) -> None:
-    step = Step(
-        run_id=request.run_id,
-        job=request.job,
-        key=request.step,
-        component=request.step,
-        parameters=request.parameters,
-        declared=request.declared,
-        outputs=tuple(request.outputs),
-        size=request.size,
-        gpus=request.gpus,
-        nodes=request.nodes,
-    )
-    if problem := gpu_problem(step):
+    if problem := gpu_problem(request.as_step()):
         raise StepFailed(problem)
 
 

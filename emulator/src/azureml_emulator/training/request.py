@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..executors import Step
+
 
 class StepFailed(Exception):
     """The step cannot be done. The message is one sentence with its remedy, for the job's error."""
@@ -74,6 +76,21 @@ class Request:
     gpus: int
     nodes: int
     size: str
+
+    def as_step(self) -> Step:
+        """Return what the executors' checks look at."""
+        return Step(
+            run_id=self.run_id,
+            job=self.job,
+            key=self.step,
+            component=self.step,
+            parameters=self.parameters,
+            declared=self.declared,
+            outputs=tuple(self.outputs),
+            size=self.size,
+            gpus=self.gpus,
+            nodes=self.nodes,
+        )
 
 
 class Events:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from ..executors import Step
 from ..executors.checks import first_problem
 from . import parameters
 from .conversations import conversations, split_path
@@ -39,19 +38,10 @@ def run(request: Request, events: Events) -> None:
 
 
 def _check_parameters(request: Request) -> None:
-    step = Step(
-        run_id=request.run_id,
-        job=request.job,
-        key=request.step,
-        component=request.step,
-        parameters=request.parameters,
-        declared=request.declared,
-        outputs=tuple(request.outputs),
-    )
     there = {request.parameters[name] for name, path in request.files.items() if path is not None}
     if request.model.weights is not None or request.model.folder is not None:
         there.add(request.model.id)
-    sentence = first_problem(step, there.__contains__)
+    sentence = first_problem(request.as_step(), there.__contains__)
     sentence = sentence or parameters.problem(parameters.read(request.parameters))
     if sentence:
         raise StepFailed(sentence)
