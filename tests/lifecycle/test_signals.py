@@ -37,20 +37,7 @@ def run_child(
 ) -> tuple[int, list[str], str]:
     """Run the child, send it the signals inside the block; return exit code, output, errors."""
     code = textwrap.dedent(CHILD).format(setup=setup, last=last)
-    child = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert child.stdout is not None
-    first = child.stdout.readline().strip()
-    for number in signals:
-        child.send_signal(number)
-    out, errors = child.communicate(timeout=60)
-    return child.returncode, [first, *out.split("\n")[:-1]], errors
+    return _strike(code, signals)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -194,20 +181,8 @@ def run_guarded(
         "def stop(number, frame): raise KeyboardInterrupt\nsignal.signal(signal.SIGTERM, stop)"
     )
     code = GUARDED.format(setup=raising, body=body, last=last)
-    child = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert child.stdout is not None
-    first = child.stdout.readline().strip()
-    for number in signals:
-        child.send_signal(number)
-    out, _ = child.communicate(timeout=60)
-    return child.returncode, [first, *out.split("\n")[:-1]]
+    returned, lines, _ = _strike(code, signals)
+    return returned, lines
 
 
 def test_the_first_signal_interrupts_and_the_next_ones_wait() -> None:
@@ -275,3 +250,21 @@ def _with_a_signal_in_the_gap(number: int, cleaned: list[str]) -> bool:
         sys.settrace(before[0])
         signal.signal(signal.SIGINT, before[1])
     return lines > number
+
+
+def _strike(code: str, signals: list[signal.Signals]) -> tuple[int, list[str], str]:
+    """Run code, send it the signals after its first line; return exit code, output, errors."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert child.stdout is not None
+    first = child.stdout.readline().strip()
+    for number in signals:
+        child.send_signal(number)
+    out, errors = child.communicate(timeout=60)
+    return child.returncode, [first, *out.split("\n")[:-1]], errors
