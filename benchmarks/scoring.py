@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,8 +25,8 @@ from azureml_emulator.emulator import Emulator
 from azureml_emulator.server import Server
 from azureml_emulator.settings import WORKSPACE_ID, Settings, default_cache
 from azureml_emulator.weights import materialize
-from rich.console import Console
-from rich.table import Table
+
+from benchmarks.table import print_ratios
 
 MODELS = {"tiny": "tiny-phi3-stand-in", "smollm2": "SmolLM2-135M-Instruct"}
 REPEATS = {"tiny": 40, "smollm2": 10}
@@ -150,23 +149,16 @@ def measure(ways: dict[str, Ask], model: str) -> dict[str, list[float]]:
 
 def show(figures: dict[str, list[float]], model: str, ready: float) -> None:
     """Print the table."""
-    table = Table(
+    print_ratios(
+        figures,
         title=f"{MODELS[model]}: milliseconds to a reply of {TOKENS} tokens at most",
         caption=f"torch {version('torch')}, transformers {version('transformers')}, mlflow-skinny "
         f"{version('mlflow-skinny')}. The deployment was ready after {ready:.1f} s. In "
         "parentheses: ratio to generate.",
+        reference=BARE,
+        best_of=min,
+        shown=lambda seconds: f"{seconds * 1000:.0f}",
     )
-    for column in ("what", "n", "best", "median"):
-        table.add_column(column)
-    for name, values in figures.items():
-        best, median = min(values), statistics.median(values)
-        table.add_row(
-            name,
-            str(len(values)),
-            f"{best * 1000:.0f} ({best / min(figures[BARE]):.2f})",
-            f"{median * 1000:.0f} ({median / statistics.median(figures[BARE]):.2f})",
-        )
-    Console().print(table)
 
 
 if __name__ == "__main__":

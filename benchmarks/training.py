@@ -12,7 +12,6 @@ import argparse
 import io
 import json
 import os
-import statistics
 import tempfile
 import time
 import warnings
@@ -34,8 +33,8 @@ from azureml_emulator.training.finetune import Plan
 from azureml_emulator.training.parameters import TrainingParameters
 from azureml_emulator.training.reporting import Reporter
 from azureml_emulator.training.request import BaseModel, Events, Request
-from rich.console import Console
-from rich.table import Table
+
+from benchmarks.table import print_ratios
 
 ROWS = Path(__file__).resolve().parent.parent / "demo" / "ultrachat" / "train_sft.jsonl"
 COMPONENT = "chat_completion_pipeline"
@@ -212,23 +211,16 @@ def ours(bench: Bench, model: Any) -> None:
 def show(figures: dict[str, list[float]], bench: Bench, model: str) -> None:
     """Print the table."""
     dtype = str(bench.plan.dtype).removeprefix("torch.")
-    table = Table(
+    print_ratios(
+        figures,
         title=f"{model}: optimizer steps per second, LoRA, batches of "
         f"{bench.training.per_device_train_batch_size}, {dtype}",
         caption=f"torch {version('torch')}, transformers {version('transformers')}, peft "
         f"{version('peft')}, {torch.get_num_threads()} threads. In parentheses: ratio to the loop.",
+        reference=LOOP,
+        best_of=max,
+        shown=lambda rate: f"{rate:.2f}",
     )
-    for column in ("what", "n", "best", "median"):
-        table.add_column(column)
-    for name, values in figures.items():
-        best, median = max(values), statistics.median(values)
-        table.add_row(
-            name,
-            str(len(values)),
-            f"{best:.2f} ({best / max(figures[LOOP]):.2f})",
-            f"{median:.2f} ({median / statistics.median(figures[LOOP]):.2f})",
-        )
-    Console().print(table)
 
 
 if __name__ == "__main__":
