@@ -17,8 +17,10 @@ from lifecycle.plain import Result
 if TYPE_CHECKING:
     from azure.ai.ml.entities import AmlCompute, Job
 
-# In these a run does not come back for its job; from CRASHED it may.
+# In these a run does not come back for its job; from CRASHED it may, for a while.
 _FINAL = frozenset({"CANCELLED", "FAILED", "COMPLETED"})
+# What a job's own run would let it run for, by default: none is left without a bound.
+COMES_BACK = timedelta(days=1)
 
 
 class JobFinding(Result):
@@ -105,7 +107,7 @@ def _verdict(
     if owner.ended_at is None:
         return "leave", f"its run is {owner.state}"
     since = f"its run is {owner.state} since {_minutes(now - owner.ended_at)}"
-    if owner.state not in _FINAL:
+    if owner.state not in _FINAL and not is_over(owner, now, COMES_BACK):
         return "leave", f"{since}, and may come back for it"
     if not is_over(owner, now, grace):
         return "leave", f"{since} only"

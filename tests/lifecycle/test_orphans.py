@@ -39,6 +39,7 @@ def live_jobs(slow_workspace: WorkspaceRef, make_plan: Callable[..., Any]) -> li
         (None, None, "leave", "nothing is known"),
         ("RUNNING", None, "leave", "its run is RUNNING"),
         ("CRASHED", LONG_AGO, "leave", "may come back for it"),
+        ("CRASHED", timedelta(hours=25), "cancel", "its run is CRASHED since 1500 minutes"),
         ("CANCELLED", timedelta(minutes=1), "leave", "since 1 minutes only"),
         ("CANCELLED", LONG_AGO, "cancel", "its run is CANCELLED since 60 minutes"),
         ("FAILED", LONG_AGO, "cancel", "its run is FAILED since 60 minutes"),
@@ -52,7 +53,7 @@ def test_only_a_job_that_nobody_comes_back_for_is_canceled(
     verdict: str,
     reason: str,
 ) -> None:
-    """A crashed run may, and a run that nobody knows here may be at work elsewhere."""
+    """A crashed run may for a day, and one that nobody knows here may be at work elsewhere."""
     known = None if state is None else owner(state, ended=ended)
     findings = find_jobs(slow_workspace, datetime.now(UTC), lambda run: known)
 
