@@ -148,6 +148,7 @@ def automate(ways: list[Way]) -> None:
         finetune=[way.finetune for way in ways],
         sweep=ways[0].sweep,
         restart=ways[0].restart,
+        retrain=ways[0].finetune,
         heartbeat_seconds=HEARTBEAT_SECONDS,
         grace=timedelta(0),
     )
