@@ -9,7 +9,7 @@ import pytest
 import requests
 from azureml_emulator.services.identity import USER_ASSIGNED_CLIENT_ID
 from azureml_emulator.settings import WORKSPACE_ID
-from azureml_emulator.tokens import ML_AUDIENCE
+from azureml_emulator.tokens import ML_AUDIENCE, STORAGE_AUDIENCE
 
 from tests.conftest import RunningEmulator
 
@@ -26,9 +26,9 @@ def _claims(token: str) -> dict[str, Any]:
     return claims
 
 
-@pytest.mark.parametrize("audience", ["", ML_AUDIENCE])
+@pytest.mark.parametrize("audience", ["", ML_AUDIENCE, STORAGE_AUDIENCE])
 def test_the_default_credential_takes_a_token(emulator: RunningEmulator, audience: str) -> None:
-    """DefaultAzureCredential finds the managed identity, for ARM and for Azure ML alike."""
+    """DefaultAzureCredential finds the managed identity, for ARM, Azure ML and storage alike."""
     from azure.identity import DefaultAzureCredential
 
     resource = audience or emulator.url

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from azure.core.credentials import AccessToken
 from azureml_emulator import settings as names
 from azureml_emulator.emulator import Emulator
 from azureml_emulator.errors import BadRequest, Conflict
 from azureml_emulator.services import storage
 from azureml_emulator.services.datastores import CONTAINERS, DEFAULT
+from azureml_emulator.tokens import ML_AUDIENCE, STORAGE_AUDIENCE
 
 from tests.conftest import RunningEmulator
 
@@ -64,6 +67,16 @@ def _get(emulator: RunningEmulator, url: str, **headers: str) -> requests.Respon
 
 def _code(error: Any) -> str:
     return str(error.error_code)
+
+
+class _Holds:
+    """A credential with one token, whatever is asked for."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
+        return AccessToken(self._token, int(time.time()) + 3600)
 
 
 def test_the_sdk_finds_the_datastores(client: MLClient) -> None:
@@ -240,6 +253,28 @@ def test_no_one_reads_without_a_sas(emulator: RunningEmulator, kept: Emulator) -
     assert {403} == {answer.status_code for answer in answers}
     assert {"AuthenticationFailed"} == {answer.headers["x-ms-error-code"] for answer in answers}
     assert all(b"<Code>AuthenticationFailed</Code>" in answer.content for answer in answers)
+
+
+def test_who_is_signed_in_needs_no_sas(emulator: RunningEmulator) -> None:
+    """A token for the storage opens it; one for Azure ML, or one that is over, does not."""
+    from azure.core.exceptions import ClientAuthenticationError
+    from azure.identity import DefaultAzureCredential
+    from azure.storage.blob import ContainerClient
+
+    account = storage.account_url(emulator.url)
+    tokens = emulator.server.emulator.tokens
+    wrong = tokens.issue(ML_AUDIENCE, now=time.time())
+    over = tokens.issue(STORAGE_AUDIENCE, now=time.time() - 7200)
+
+    with DefaultAzureCredential() as opener:
+        mine = ContainerClient(account, CONTAINER, credential=opener)
+        mine.upload_blob("mine", b"secret")
+        assert ["mine"] == [blob.name for blob in mine.list_blobs()]
+        assert b"secret" == mine.download_blob("mine").readall()
+    for token in (wrong, over):
+        stranger = ContainerClient(account, CONTAINER, credential=_Holds(token))
+        with pytest.raises(ClientAuthenticationError):
+            stranger.download_blob("mine")
 
 
 def test_a_sas_permits_what_it_says(emulator: RunningEmulator) -> None:

@@ -15,6 +15,8 @@ from .settings import TENANT_ID
 
 LIFETIME_SECONDS = 3600
 ML_AUDIENCE = "https://ml.azure.localhost"
+# The same in every cloud: azure-storage-blob asks for no other.
+STORAGE_AUDIENCE = "https://storage.azure.com"
 
 
 class Tokens:

@@ -19,7 +19,7 @@ from ..settings import (
     REGISTRY_SUBSCRIPTION_ID,
     TENANT_ID,
 )
-from ..tokens import LIFETIME_SECONDS, ML_AUDIENCE
+from ..tokens import LIFETIME_SECONDS, ML_AUDIENCE, STORAGE_AUDIENCE
 
 PRINCIPAL_ID = "00000000-0000-4000-8000-0000000000bb"
 SYSTEM_ASSIGNED_CLIENT_ID = "00000000-0000-4000-8000-0000000000bc"
@@ -78,7 +78,8 @@ def get_token(emulator: Emulator, call: Call) -> Reply:
             "ClientId/ResourceId/PrincipalId.",
         )
     resource = call.query.get("resource", "").rstrip("/")
-    if resource not in (call.base_url, ML_AUDIENCE, _PUBLIC_ARM, _PUBLIC_ML):
+    known = (call.base_url, ML_AUDIENCE, STORAGE_AUDIENCE, _PUBLIC_ARM, _PUBLIC_ML)
+    if resource not in known:
         return _no_token(
             400,
             f"AADSTS500011: The resource principal named {resource or '(none)'} was not found in "

@@ -1,4 +1,6 @@
-"""The storage account, as far as the data plane of Azure ML goes: block and append blobs with SAS.
+"""The storage account, as far as the data plane of Azure ML goes: block and append blobs.
+
+Whoever has a SAS may do what it permits; whoever has a token of the workspace's identity, all.
 
 A blob's bytes are a file under ``settings.blobs``, at the path that its name spells; what else is
 known of it is a document in the store. Other services write and read blobs with the functions here.
@@ -27,6 +29,7 @@ from ..emulator import Emulator
 from ..errors import BadRequest, Conflict, Forbidden
 from ..routing import Call
 from ..store import Document
+from ..tokens import STORAGE_AUDIENCE
 
 ACCOUNT = "emulator"
 KIND = "blob"
@@ -72,7 +75,7 @@ def sas_token(
 
 
 def authorize(emulator: Emulator, call: Call, *, needs: str) -> None:
-    """Check the SAS in the query of *call*.
+    """Check the token of *call*, or the SAS in its query where it bears no token.
 
     Args:
         emulator: Whose secret signed it.
@@ -80,8 +83,13 @@ def authorize(emulator: Emulator, call: Call, *, needs: str) -> None:
         needs: Letters of which the SAS must permit at least one.
 
     Raises:
-        Forbidden: There is none, it is not ours, not for this blob, over, or permits too little.
+        Unauthorized: The token is not ours, over, or for another audience.
+        Forbidden: There is no SAS, or it is not ours, not for this blob, over, or permits too
+            little.
     """
+    if "authorization" in call.headers:
+        emulator.tokens.check(call.headers, audiences={STORAGE_AUDIENCE}, now=emulator.now())
+        return
     fields = {name: call.query.get(name, "") for name in ("sv", "se", "sr", "sp")}
     name = call.params.get("blob") if fields["sr"] == "b" else None
     wanted = _signature(emulator, call.params["container"], name, fields)
