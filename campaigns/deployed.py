@@ -14,6 +14,8 @@ from uuid import UUID
 
 import httpx
 
+from deployments import definitions
+
 from .stage import PROFILE, awaited, ended, flow_processes, processes
 
 # The shortest that Prefect allows; a run is taken for dead after three that are missed.
@@ -52,9 +54,9 @@ WAYS = {
     ),
     "worker": Way(
         ("-m", "prefect", "worker", "start", "--pool", "finetune", "--type", "process"),
-        "finetune-chat-model/on-demand",
-        "sweep-endpoints/sweep-expired",
-        "restart-crashed-run/restart-crashed",
+        definitions.ON_DEMAND,
+        definitions.SWEEP,
+        definitions.RESTART,
     ),
 }
 
