@@ -21,6 +21,7 @@ from .stage import PROFILE, awaited, ended, flow_processes, processes
 # The shortest that Prefect allows; a run is taken for dead after three that are missed.
 HEARTBEAT_SECONDS = 30
 ENDPOINT_PREFIX = "local"
+GIVEN_UP = "given up"
 QUICK = (
     f"endpoint.name_prefix={ENDPOINT_PREFIX}",
     "compute.idle_seconds_before_scale_down=1",
@@ -153,6 +154,7 @@ def automate(ways: list[Way]) -> None:
         retrain=ways[0].finetune,
         heartbeat_seconds=HEARTBEAT_SECONDS,
         grace=timedelta(0),
+        restart_after=timedelta(seconds=10),
     )
 
 
@@ -174,13 +176,21 @@ def schedule(deployment: str, *settings: str) -> str:
 
 
 def state(run_id: str) -> str:
-    """Return the type of the run's state, in lower case; ``unknown`` where nobody answers."""
+    """Return the type of the run's state, in lower case.
+
+    ``unknown`` where nobody answers, ``given up`` where it has crashed as often as is allowed.
+    """
+    from flows.restart import MOST_ATTEMPTS
+
     try:
         with client() as prefect:
-            found = prefect.read_flow_run(UUID(run_id)).state
+            run = prefect.read_flow_run(UUID(run_id))
     except httpx.HTTPError:
         return "unknown"
-    return "unknown" if found is None else str(found.type.value).lower()
+    if run.state is None:
+        return "unknown"
+    is_last = run.state.is_crashed() and run.run_count >= MOST_ATTEMPTS
+    return GIVEN_UP if is_last else str(run.state.type.value).lower()
 
 
 def cancel(run_id: str) -> None:

@@ -47,7 +47,8 @@ BLOWS = {
 BLOW_EVERY_SECONDS = 30.0
 # For runs that crashed in the last moment: found dead, started again, and through.
 END_SECONDS = 600.0
-_ENDED = frozenset({"completed", "failed", "cancelled"})
+# A run that was killed as often as it may be started stays as it is; it leaves nothing either.
+_ENDED = frozenset({"completed", "failed", "cancelled", deployed.GIVEN_UP})
 
 
 def main(arguments: list[str] | None = None) -> int:

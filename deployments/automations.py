@@ -31,6 +31,13 @@ from .definitions import FINETUNE, HEARTBEAT_SECONDS, RESTART, RETRAIN, SWEEP
 DATA_CHANGED = "finetune.data-changed"
 """The event that starts a retraining, whoever sends it and about whatever resource."""
 
+RESTART_AFTER = timedelta(seconds=30)
+"""How long after its crash a run is started again.
+
+A process worker says a second time that the run has crashed, when the hooks of the first have run;
+an attempt that was at work by then would be ended by it.
+"""
+
 _LATE_HEARTBEATS = 3
 _RUN = "prefect.flow-run."
 # By the names of states, and not by their types: ours is a COMPLETED that is named for its trouble.
@@ -47,6 +54,7 @@ def ensure_automations(
     retrain: str = RETRAIN,
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
     grace: timedelta = GRACE,
+    restart_after: timedelta = RESTART_AFTER,
 ) -> list[str]:
     """Make the automations, or bring them up to date, and return their names.
 
@@ -57,6 +65,7 @@ def ensure_automations(
         retrain: The deployment that is run when data has changed.
         heartbeat_seconds: How often those runs give a sign of life.
         grace: How long after a run's end a sweep comes.
+        restart_after: How long after its crash a run is started again.
 
     Raises:
         prefect.exceptions.ObjectNotFound: There is no such deployment.
@@ -69,7 +78,7 @@ def ensure_automations(
         watched = [id_of(name) for name in finetune]
         automations = [
             lost_heartbeat(watched, timedelta(seconds=heartbeat_seconds)),
-            restart_after_crash(watched, id_of(restart)),
+            restart_after_crash(watched, id_of(restart), restart_after),
             sweep_after_run(watched, id_of(sweep), grace),
             retrain_on_new_data(id_of(retrain)),
         ]
@@ -106,13 +115,15 @@ def lost_heartbeat(watched: Iterable[UUID], heartbeat: timedelta) -> AutomationC
     )
 
 
-def restart_after_crash(watched: Iterable[UUID], restart: UUID) -> AutomationCore:
+def restart_after_crash(
+    watched: Iterable[UUID], restart: UUID, after: timedelta = RESTART_AFTER
+) -> AutomationCore:
     """Start a run again that has crashed, a few times at most (`flows/restart.py` counts)."""
     run_id = {"__prefect_kind": "jinja", "template": "{{ flow_run.id }}"}
     return AutomationCore(
         name="finetune: a crashed run is started again",
         trigger=on_states(["Crashed"], watched),
-        actions=[_run(restart, {"flow_run_id": run_id})],
+        actions=[_run(restart, {"flow_run_id": run_id}, after=after)],
     )
 
 

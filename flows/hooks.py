@@ -7,6 +7,7 @@ perhaps twice: what is gone already is no error.
 
 from __future__ import annotations
 
+from datetime import datetime
 from logging import LoggerAdapter
 from typing import Any
 
@@ -38,19 +39,27 @@ def put_away_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
 
 
 def put_away_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """See the endpoints of a crashed run gone; its job goes on, for the run to come back to."""
-    _put_away(flow, flow_run, state, cancel_job=False)
+    """See the endpoints of a crashed run gone; its job goes on, for the run to come back to.
+
+    The run may be at work again before this is done: what it then makes is its own.
+    """
+    _put_away(flow, flow_run, state, cancel_job=False, born_until=state.timestamp)
 
 
 def _put_away(
-    flow: Flow[..., Any], flow_run: FlowRun, state: State[Any], *, cancel_job: bool
+    flow: Flow[..., Any],
+    flow_run: FlowRun,
+    state: State[Any],
+    *,
+    cancel_job: bool,
+    born_until: datetime | None = None,
 ) -> None:
     if str(flow_run.id) in _put_away_here:
         return
     logger, told = flow_run_logger(flow_run, flow), Told()
     with deferred_signals():
         try:
-            _see_gone(flow_run, logger, told, cancel_job=cancel_job)
+            _see_gone(flow_run, logger, told, cancel_job=cancel_job, born_until=born_until)
         except Exception as problem:
             told.trouble = str(problem)
             raise
@@ -64,13 +73,18 @@ def _see_gone(
     told: Told,
     *,
     cancel_job: bool,
+    born_until: datetime | None,
 ) -> None:
     run_id = str(flow_run.id)
     ref = authenticate(WorkspaceSpec.model_validate(flow_run.parameters.get("workspace") or {})).ref
     # The endpoint first: it bills for longer.
     window = UNANSWERED_WINDOW_SECONDS if is_under_way(run_id, "create_endpoint") else 0.0
     told.endpoints = leftovers.put_away_endpoints(
-        ref, run_id, window_seconds=window, operation_seconds=_operation_seconds(flow_run)
+        ref,
+        run_id,
+        born_until=born_until,
+        window_seconds=window,
+        operation_seconds=_operation_seconds(flow_run),
     )
     for name in told.endpoints:
         logger.warning("Endpoint %s, which the run left, is deleted", name)

@@ -10,10 +10,12 @@ from pydantic import Field
 
 from tasks.runs import restart
 
+MOST_ATTEMPTS = 3
+
 
 @flow(name="restart-crashed-run", flow_run_name="restart {flow_run_id}")
 def restart_crashed_run(
-    flow_run_id: UUID, most_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    flow_run_id: UUID, most_attempts: Annotated[int, Field(ge=1, le=100)] = MOST_ATTEMPTS
 ) -> str:
     """Start a crashed run again, as *Retry* in the UI does; an automation runs this.
 

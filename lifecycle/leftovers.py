@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from pydantic import Field
@@ -42,6 +43,13 @@ class EndpointSummary(Result):
     expires_at: str | None = Field(title="Expires at", description="The tag's text.")
     keep: bool = Field(title="Keep", description="Whether the tag that protects it is there.")
 
+    def is_after(self, moment: datetime) -> bool:
+        """Say whether its tag says that it was made later; False where it says no time."""
+        try:
+            return datetime.fromisoformat(self.created_at or "") > moment
+        except (ValueError, TypeError):  # No date, or one without a time zone.
+            return False
+
 
 def list_ours(ref: WorkspaceRef) -> list[EndpointSummary]:
     """List the workspace's endpoints that bear a tag of ours, also those with only some of them.
@@ -62,6 +70,7 @@ def put_away_endpoints(
     ref: WorkspaceRef,
     owner: str,
     *,
+    born_until: datetime | None = None,
     window_seconds: float = 0.0,
     operation_seconds: float = DELETE_DEADLINE_SECONDS,
     clock: Clock = SYSTEM_CLOCK,
@@ -71,6 +80,8 @@ def put_away_endpoints(
     Args:
         ref: The workspace.
         owner: The flow run's id.
+        born_until: When the attempt died that is cleaned up after, by the clock of its host: what
+            its tag says was made later is of an attempt that is at work. None: all.
         window_seconds: For how long an endpoint may still appear, because its create was sent
             just before its run died.
         operation_seconds: How long an operation in progress may hold a deletion off.
@@ -85,7 +96,8 @@ def put_away_endpoints(
     end = clock.monotonic() + window_seconds
     gone: list[str] = []
     while True:
-        names = [found.name for found in _of_run(ref, owner, clock)]
+        found = _of_run(ref, owner, clock)
+        names = [one.name for one in found if born_until is None or not one.is_after(born_until)]
         failed = delete_endpoints(ref, names, operation_seconds=operation_seconds, clock=clock)
         if failed:
             first = next(iter(failed.values()))

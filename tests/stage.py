@@ -275,6 +275,7 @@ def automated(served: Stage) -> Iterator[Stage]:
         retrain="finetune-chat-model/served",
         heartbeat_seconds=30,
         grace=timedelta(0),
+        restart_after=timedelta(0),
     )
     yield served
     with _client() as client:

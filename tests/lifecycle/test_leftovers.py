@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -78,6 +78,18 @@ def test_an_endpoint_that_appears_a_little_later_goes_too(
 
     assert made == put_away_endpoints(workspace, RUN, window_seconds=60, clock=clock)
     assert [] == names(workspace)
+
+
+def test_what_a_later_attempt_has_made_is_its_own(
+    workspace: WorkspaceRef, make: Callable[[str, int], EndpointRef], clock: Any
+) -> None:
+    """The hook of a crash may still look for the endpoint whose create was never answered."""
+    made = make(RUN, 2)
+
+    assert [] == put_away_endpoints(
+        workspace, RUN, born_until=NOW - timedelta(seconds=1), window_seconds=60, clock=clock
+    )
+    assert [made.name] == put_away_endpoints(workspace, RUN, born_until=NOW, clock=clock)
 
 
 @pytest.mark.parametrize("status", [401, 429, 503])
