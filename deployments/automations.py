@@ -31,11 +31,13 @@ from .definitions import FINETUNE, HEARTBEAT_SECONDS, RESTART, RETRAIN, SWEEP
 DATA_CHANGED = "finetune.data-changed"
 """The event that starts a retraining, whoever sends it and about whatever resource."""
 
-RESTART_AFTER = timedelta(seconds=30)
+RESTART_AFTER = timedelta(seconds=90)
 """How long after its crash a run is started again.
 
-A process worker says a second time that the run has crashed, when the hooks of the first have run;
-an attempt that was at work by then would be ended by it.
+Longer than a heartbeat, so that one which only could not be heard is known by its next. And a
+process worker says a second time that the run has crashed, when the hook of the first has ended,
+which takes a minute where an endpoint was being created; an attempt that was at work by then would
+be ended by it.
 """
 
 _LATE_HEARTBEATS = 3

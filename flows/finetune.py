@@ -189,11 +189,12 @@ def _run(
     measured = reviewed.result().model_dump(mode="json")
     report.metrics, report.metric_history = measured["values"], measured["history"]
 
-    planned = plan_endpoint(endpoint, run_id, flow_run.run_count, datetime.now(UTC))
-    report.plan_endpoint(planned.name, endpoint.deployment_name)
     patience = 60 * (endpoint.create_deadline_minutes + endpoint.deploy_deadline_minutes)
     if flow_run.run_count > 1:
         put_away_earlier_endpoints(ref, report, run_id, operation_seconds=patience)
+    # Not before: it expires so many minutes from now.
+    planned = plan_endpoint(endpoint, run_id, flow_run.run_count, datetime.now(UTC))
+    report.plan_endpoint(planned.name, endpoint.deployment_name)
 
     def put_away(outcome: BaseException | None) -> None:
         is_ours = not isinstance(outcome, EndpointTaken)

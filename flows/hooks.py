@@ -18,12 +18,13 @@ from pydantic import ValidationError
 
 from lifecycle import leftovers
 from lifecycle.auth import WorkspaceSpec, authenticate
+from lifecycle.clients import WorkspaceRef
 from lifecycle.deletion import DELETE_DEADLINE_SECONDS, UNANSWERED_WINDOW_SECONDS
 from lifecycle.endpoint import EndpointSpec
 from lifecycle.signals import deferred_signals
 from tasks.job import UNANSWERED_SECONDS
 from tasks.report import Told, show_aftermath
-from tasks.runs import is_under_way
+from tasks.runs import has_completed, is_under_way
 
 _put_away_here: set[str] = set()
 
@@ -77,24 +78,35 @@ def _see_gone(
 ) -> None:
     run_id = str(flow_run.id)
     ref = authenticate(WorkspaceSpec.model_validate(flow_run.parameters.get("workspace") or {})).ref
-    # The endpoint first: it bills for longer.
-    window = UNANSWERED_WINDOW_SECONDS if is_under_way(run_id, "create_endpoint") else 0.0
-    told.endpoints = leftovers.put_away_endpoints(
-        ref,
-        run_id,
-        born_until=born_until,
-        window_seconds=window,
-        operation_seconds=_operation_seconds(flow_run),
-    )
-    for name in told.endpoints:
-        logger.warning("Endpoint %s, which the run left, is deleted", name)
-    if cancel_job:
-        window = UNANSWERED_SECONDS if is_under_way(run_id, "submit_job") else 0.0
-        told.job = leftovers.put_away_job(ref, run_id, window_seconds=window)
-        logger.info("The run's job: %s", told.job or "it has none")
-        compute = flow_run.parameters.get("compute") or {}
-        if compute.get("delete_after") and compute.get("name"):
-            leftovers.put_away_cluster(ref, compute["name"], run_id)
+    try:
+        # The endpoint first: it bills for longer.
+        window = UNANSWERED_WINDOW_SECONDS if is_under_way(run_id, "create_endpoint") else 0.0
+        told.endpoints = leftovers.put_away_endpoints(
+            ref,
+            run_id,
+            born_until=born_until,
+            spare_kept=has_completed(run_id),
+            window_seconds=window,
+            operation_seconds=_operation_seconds(flow_run),
+        )
+        for name in told.endpoints:
+            logger.warning("Endpoint %s, which the run left, is deleted", name)
+    finally:
+        # Also where the endpoints may not even be listed.
+        if cancel_job:
+            _see_ended(flow_run, ref, logger, told)
+
+
+def _see_ended(
+    flow_run: FlowRun, ref: WorkspaceRef, logger: LoggerAdapter[Any], told: Told
+) -> None:
+    run_id = str(flow_run.id)
+    window = UNANSWERED_SECONDS if is_under_way(run_id, "submit_job") else 0.0
+    told.job = leftovers.put_away_job(ref, run_id, window_seconds=window)
+    logger.info("The run's job: %s", told.job or "it has none")
+    compute = flow_run.parameters.get("compute") or {}
+    if compute.get("delete_after") and compute.get("name"):
+        leftovers.put_away_cluster(ref, compute["name"], run_id)
 
 
 def _operation_seconds(flow_run: FlowRun) -> float:

@@ -71,17 +71,20 @@ def put_away_endpoints(
     owner: str,
     *,
     born_until: datetime | None = None,
+    spare_kept: bool = False,
     window_seconds: float = 0.0,
     operation_seconds: float = DELETE_DEADLINE_SECONDS,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[str]:
-    """Delete every endpoint of a run, of whichever attempt; one that it kept on purpose stays.
+    """Delete every endpoint of a run, of whichever attempt.
 
     Args:
         ref: The workspace.
         owner: The flow run's id.
         born_until: When the attempt died that is cleaned up after, by the clock of its host: what
             its tag says was made later is of an attempt that is at work. None: all.
+        spare_kept: Whether those stay that bear the tag :data:`~lifecycle.endpoint.KEEP_TAG`, which
+            a run sets just before its end: it may have died right after.
         window_seconds: For how long an endpoint may still appear, because its create was sent
             just before its run died.
         operation_seconds: How long an operation in progress may hold a deletion off.
@@ -97,7 +100,12 @@ def put_away_endpoints(
     gone: list[str] = []
     while True:
         found = _of_run(ref, owner, clock)
-        names = [one.name for one in found if born_until is None or not one.is_after(born_until)]
+        names = [
+            one.name
+            for one in found
+            if not (spare_kept and one.keep)
+            and not (born_until is not None and one.is_after(born_until))
+        ]
         failed = delete_endpoints(ref, names, operation_seconds=operation_seconds, clock=clock)
         if failed:
             first = next(iter(failed.values()))
@@ -109,8 +117,13 @@ def put_away_endpoints(
         clock.sleep(LOOK_AGAIN_SECONDS)
 
 
-def ask_endpoints_away(ref: WorkspaceRef, owner: str) -> list[str]:
+def ask_endpoints_away(ref: WorkspaceRef, owner: str, *, spare_kept: bool = False) -> list[str]:
     """Ask Azure once to delete every endpoint of a run, and await nothing.
+
+    Args:
+        ref: The workspace.
+        owner: The flow run's id.
+        spare_kept: As in :func:`put_away_endpoints`.
 
     Returns:
         The names of those that there are, whether or not Azure agreed.
@@ -118,7 +131,11 @@ def ask_endpoints_away(ref: WorkspaceRef, owner: str) -> list[str]:
     Raises:
         ServiceError: Azure does not list them.
     """
-    names = [found.name for found in list_ours(ref) if found.owner == owner and not found.keep]
+    names = [
+        found.name
+        for found in list_ours(ref)
+        if found.owner == owner and not (spare_kept and found.keep)
+    ]
     for name in names:
         with suppress(StillBilling):
             request_delete(ref, name, deadline_seconds=0)
@@ -244,7 +261,7 @@ def _of_run(ref: WorkspaceRef, owner: str, clock: Clock) -> list[EndpointSummary
 
     def look() -> list[EndpointSummary] | None:
         try:
-            return [found for found in list_ours(ref) if found.owner == owner and not found.keep]
+            return [found for found in list_ours(ref) if found.owner == owner]
         except ServiceError as error:
             if not error.transient and error.status != 401:
                 raise

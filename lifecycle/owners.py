@@ -25,7 +25,9 @@ class Owner(Result):
         title="State", description="Type of its state in Prefect.", examples=["CRASHED"]
     )
     ended_at: datetime | None = Field(
-        title="Ended at", description="Since when that state is terminal; none while it is not."
+        title="Ended at",
+        description="Since when nothing of it is at work, as far as its states go: it has ended, "
+        "and may be waiting to be started again; none while it is at work.",
     )
     heartbeat_at: datetime | None = Field(
         title="Heartbeat at", description="When its process last gave a sign of life."

@@ -23,7 +23,7 @@ from lifecycle.owners import GRACE, OwnerOf, is_over, nobody_knows
 from lifecycle.plain import Result
 from lifecycle.waiting import SYSTEM_CLOCK, Clock
 
-# However early an endpoint says that it expires, a wrong clock must not delete a new one.
+# However early an endpoint says that it expires, a new one is given its time.
 MINIMUM_AGE = timedelta(minutes=5)
 
 T = TypeVar("T")
@@ -104,7 +104,13 @@ def sweep(
     Raises:
         ServiceError: Azure does not list the endpoints.
     """
-    found = [judge(endpoint, now, owner_of, grace) for endpoint in list_ours(ref)]
+    unlisted: ServiceError | None = None
+    endpoints: list[EndpointSummary] = []
+    try:
+        endpoints = list_ours(ref)
+    except ServiceError as error:
+        unlisted = error  # Raised when the jobs have been looked at: they bill as well.
+    found = [judge(endpoint, now, owner_of, grace) for endpoint in endpoints]
     due = [finding.name for finding in found if finding.verdict == "delete"] if apply else []
     failed = {
         name: error.message for name, error in delete_endpoints(ref, due, clock=clock).items()
@@ -121,6 +127,10 @@ def sweep(
             canceled.append(name)
         except FinetuneError as error:
             failed[name] = error.message
+    if unlisted is not None:
+        for name in canceled:
+            unlisted.add_note(f"The job {name} was canceled all the same.")
+        raise unlisted
     return SweepResult(
         swept_at=now,
         applied=apply,

@@ -21,6 +21,7 @@ from lifecycle.registration import RegisteredModel
 from lifecycle.report import RunReport
 from lifecycle.scoring import Conversation
 
+from .runs import has_completed
 from .step import step
 
 
@@ -152,7 +153,8 @@ def ask_earlier_endpoints_away(workspace: WorkspaceRef, run_id: str) -> None:
     """Ask Azure, at once, to delete what earlier attempts of this run left; nothing is awaited."""
     logger = get_run_logger()
     try:
-        for name in leftovers.ask_endpoints_away(workspace, run_id):
+        spare_kept = has_completed(run_id)
+        for name in leftovers.ask_endpoints_away(workspace, run_id, spare_kept=spare_kept):
             logger.warning("Deleting endpoint %s, left by an earlier attempt", name)
     except ServiceError as problem:
         logger.warning("What earlier attempts left cannot be listed now: %s", problem)
@@ -163,7 +165,12 @@ def put_away_earlier_endpoints(
 ) -> None:
     """See what earlier attempts of this run left gone; what stays is named in ``still_billing``."""
     try:
-        leftovers.put_away_endpoints(workspace, run_id, operation_seconds=operation_seconds)
+        leftovers.put_away_endpoints(
+            workspace,
+            run_id,
+            spare_kept=has_completed(run_id),
+            operation_seconds=operation_seconds,
+        )
     except StillBilling as problem:
         get_run_logger().error("%s", problem)
         for name in problem.resources:

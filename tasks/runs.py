@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,8 @@ from prefect.states import AwaitingRetry
 from lifecycle.owners import Owner
 
 PAGE = 200
+# A run whose process is being ended may still be heard of.
+LAST_WORDS = timedelta(seconds=30)
 
 STILL_BILLING = "finetune.still-billing"
 """The event that says what a run may have left; its payload has the names, ``resources``."""
@@ -90,6 +93,7 @@ def owner_of(flow_run_id: str) -> Owner | None:
         run_id = UUID(flow_run_id)
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(run_id).state
+            ended = _last_end(client.read_flow_run_states(run_id))
             was_cancelled = _was_cancelled(client, run_id)
             beats = client.read_events(
                 EventFilter(
@@ -105,7 +109,8 @@ def owner_of(flow_run_id: str) -> Owner | None:
     return Owner(
         # A cancel whose runner died with it ends as a crash, when the heartbeats are missed.
         state="CANCELLED" if was_cancelled else state.type.value,
-        ended_at=state.timestamp if state.is_final() else None,
+        # One that is to be started again does nothing until it is, which may take long.
+        ended_at=ended if state.is_final() or state.is_scheduled() or state.is_pending() else None,
         heartbeat_at=beats[0].occurred if beats else None,
     )
 
@@ -117,10 +122,13 @@ def restart(flow_run_id: str, most_attempts: int) -> str:
         What was done, or why nothing was.
     """
     retry: State[Any] = AwaitingRetry()
+    owner = owner_of(flow_run_id)
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(flow_run_id))
         if run.state is None or not run.state.is_crashed():
             return f"It is {run.state_name}: nothing to do."
+        if owner is not None and _lives(owner):
+            return "It gives signs of life: it only could not be heard for a while."
         if _was_cancelled(client, run.id):
             return "It was cancelled before it crashed: it stays as it is."
         if run.deployment_id is None:
@@ -131,10 +139,34 @@ def restart(flow_run_id: str, most_attempts: int) -> str:
     return f"Attempt {run.run_count + 1}: {result.status.value.lower()}."
 
 
+def _lives(owner: Owner) -> bool:
+    """Say whether a crashed run has been heard of since, longer after than a dying one is."""
+    if owner.ended_at is None or owner.heartbeat_at is None:
+        return False
+    return owner.heartbeat_at - owner.ended_at > LAST_WORDS
+
+
+def has_completed(flow_run_id: str) -> bool:
+    """Say whether an attempt of the run has completed; also where Prefect does not answer.
+
+    What such an attempt kept on purpose is in use.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            states = client.read_flow_run_states(UUID(flow_run_id))
+    except httpx.HTTPError:
+        return True
+    return any(state.is_completed() for state in states)
+
+
 def _was_cancelled(client: SyncPrefectClient, run_id: UUID) -> bool:
     """Say whether the state before its last was Cancelling."""
     states = sorted(client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
     return len(states) > 1 and states[-1].is_crashed() and states[-2].is_cancelling()
+
+
+def _last_end(states: list[State[Any]]) -> datetime | None:
+    return max((state.timestamp for state in states if state.is_final()), default=None)
 
 
 def is_under_way(flow_run_id: str, step: str) -> bool:

@@ -10,23 +10,26 @@ import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
+from prefect.events import emit_event
 from prefect.flows import flow
-from prefect.states import Crashed, Running, State
+from prefect.states import AwaitingRetry, Completed, Crashed, Running, State
 
 from flows.sweep import sweep_endpoints
 from lifecycle.clients import WorkspaceRef
 from lifecycle.endpoint import EndpointSpec, create_endpoint, plan_endpoint
 from lifecycle.errors import StillBilling
-from tasks.runs import owner_of
+from lifecycle.waiting import growing, wait_until
+from tasks.runs import has_completed, owner_of, restart
 
 SPEC = EndpointSpec(instance_type="Standard_NC24ads_A100_v4")
 
 
-def run_in(state: State[Any]) -> str:
-    """Make a flow run that has just come into this state."""
+def run_in(*states: State[Any]) -> str:
+    """Make a flow run that has just come into these states, one after another."""
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(flow(lambda: None, name="a-run"), state=Running())
-        client.set_flow_run_state(run.id, state, force=True)
+        for state in states:
+            client.set_flow_run_state(run.id, state, force=True)
     return str(run.id)
 
 
@@ -45,8 +48,36 @@ def test_what_prefect_knows_of_a_run(prefect_server: str) -> None:
     assert running is not None
     assert ("CRASHED", True) == (crashed.state, crashed.ended_at is not None)
     assert ("RUNNING", None, None) == (running.state, running.ended_at, running.heartbeat_at)
+    waiting = owner_of(run_in(Crashed(), AwaitingRetry()))
+    assert waiting is not None
+    assert ("SCHEDULED", True) == (waiting.state, waiting.ended_at is not None)
     assert None is owner_of(str(uuid.uuid4()))
     assert None is owner_of("no-uuid")
+
+
+def test_only_a_run_that_completed_keeps_its_endpoint(prefect_server: str) -> None:
+    """Whatever came after; where nobody knows, what is kept is left."""
+    assert has_completed(run_in(Completed(), AwaitingRetry(), Running(), Crashed()))
+    assert not has_completed(run_in(Crashed(), AwaitingRetry(), Running()))
+
+
+def test_a_run_that_is_heard_of_again_is_not_started_beside_itself(
+    prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heartbeats were lost for a while: Prefect says Crashed, and it is at work."""
+    monkeypatch.setattr("tasks.runs.LAST_WORDS", timedelta(0))  # The test has no half minute.
+    run = run_in(Crashed())
+    emit_event(
+        "prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{run}"}
+    )
+
+    def heard() -> bool | None:
+        owner = owner_of(run)
+        return (owner is not None and owner.heartbeat_at is not None) or None
+
+    wait_until(heard, every=growing(0.2, 1.0), deadline=30)
+
+    assert "It gives signs of life" in restart(run, 3)
 
 
 def test_the_endpoint_of_a_run_that_is_over_goes_before_it_expires(

@@ -52,15 +52,16 @@ def names(workspace: WorkspaceRef) -> list[str]:
 def test_every_attempt_of_the_run_goes_and_nothing_else(
     workspace: WorkspaceRef, make: Callable[[str, int], EndpointRef], clock: Any
 ) -> None:
-    """No memory of names is needed; another run's endpoint and a kept one stay."""
+    """No memory of names is needed; another run's endpoint stays, and one in use by a wish."""
     first, second, kept, other = make(RUN, 1), make(RUN, 2), make(RUN, 3), make(OTHER, 1)
     keep_endpoint(workspace, kept)
 
-    gone = put_away_endpoints(workspace, RUN, clock=clock)
+    gone = put_away_endpoints(workspace, RUN, spare_kept=True, clock=clock)
 
     assert sorted([first.name, second.name]) == sorted(gone)
     assert sorted([kept.name, other.name]) == names(workspace)
-    assert [] == put_away_endpoints(workspace, RUN, clock=clock)
+    assert [] == put_away_endpoints(workspace, RUN, spare_kept=True, clock=clock)
+    assert [kept.name] == put_away_endpoints(workspace, RUN, clock=clock)
     assert [] == clock.slept
 
 
