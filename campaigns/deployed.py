@@ -193,6 +193,19 @@ def state(run_id: str) -> str:
     return GIVEN_UP if is_last else str(run.state.type.value).lower()
 
 
+def message(run_id: str) -> str:
+    """Return what the run's state says."""
+    with client() as prefect:
+        found = prefect.read_flow_run(UUID(run_id)).state
+    return "" if found is None else str(found.message or "")
+
+
+def attempts(run_id: str) -> int:
+    """Return how often the run was started."""
+    with client() as prefect:
+        return int(prefect.read_flow_run(UUID(run_id)).run_count)
+
+
 def cancel(run_id: str) -> None:
     """Ask for the run's cancellation, as the button of the UI does."""
     from prefect.states import Cancelling

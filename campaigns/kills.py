@@ -36,7 +36,16 @@ from .stage import (
     free_port,
     heed_signals,
 )
-from .verdicts import broken_promises, look, settled, untrue_end, untruths
+from .verdicts import (
+    broken_promises,
+    look,
+    outstayed,
+    retrained,
+    settled,
+    unclear,
+    untrue_end,
+    untruths,
+)
 
 CASES = results.FOLDER / "cases" / "kills.json"
 LOGS = Path("runs/campaigns")
@@ -54,6 +63,11 @@ KINDS = (
     "emulator SIGKILL",
 )
 _OF_A_CREW = ("UI cancel", "worker SIGTERM", "host death")
+_TO_THE_RUN = ("SIGKILL", "SIGTERM", "SIGINT", "double SIGTERM")
+# After these a run is to be started again.
+_KILLED = ("SIGKILL", "host death")
+# By these a person ends it for good.
+_ENDING = ("SIGINT", "UI cancel")
 
 # More than any request is held back; Azure is given a minute.
 READ_SECONDS = 10.0
@@ -63,6 +77,7 @@ STRIKE_SECONDS = 240.0
 END_SECONDS = 420.0
 # The Azure operation in progress, and 60 s; where heartbeats have to be missed first, their time.
 BOUND_SECONDS = 90.0
+LATE_HEARTBEATS = 3
 # Long enough for a signal to land inside, short enough to wait for.
 SECONDS = {
     "endpoint.create": 2.0,
@@ -114,6 +129,8 @@ MOMENTS = {
     "deletion in flight": Moment("DELETE", "/onlineEndpoints/[^/]+$", held=2),
     "during cleanup": Moment("DELETE", "/onlineEndpoints/[^/]+$", after=0.5),
 }
+# What comes in these does not interrupt the cleanup, the run's last act.
+_LATE = (MOMENTS["deletion in flight"], MOMENTS["during cleanup"])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -183,6 +200,7 @@ class Scene:
         """Start a run, strike at its moment, and return what came of it."""
         way, kind, moment = case.split(" | ")
         began = time.monotonic()
+        self._tidy()
         try:
             self.mark(MOMENTS[moment])
             if way == IN_PROCESS:
@@ -228,14 +246,23 @@ class Scene:
         before = {job["name"] for job in look(self.control).jobs}
         process = self._start(path)
         self._await_strike(moment, process)
+        if process.poll() is not None:
+            raise MissedError(f"the run ended with {process.returncode} first")
+        struck = time.time()
         self._strike(kind, [process.pid], None, "")
         code = ended(process, END_SECONDS)
         if kind == "SIGKILL":
+            if code != -signal.SIGKILL:
+                raise MissedError(f"the run ended with {code} first")
+            time.sleep(moment.held)  # What it had sent takes effect yet.
             return "killed", self._after_expiry()
         seen = settled(self.control, 20)
         mine = [job for job in seen.jobs if job["name"] not in before]
         report = json.loads(path.read_text(encoding="utf-8"))
         problems = broken_promises(seen) + untruths(code, report, seen._replace(jobs=mine))
+        problems += outstayed(seen, struck, BOUND_SECONDS)
+        if kind in _TO_THE_RUN and code == 0 and moment not in _LATE:
+            problems.append(f"{kind} was to end it, and it completed")
         return f"{code} {report['state']}", problems
 
     def _start(self, report: Path) -> subprocess.Popen[bytes]:
@@ -257,20 +284,42 @@ class Scene:
             self._await_strike(moment, None)
         except MissedError:
             deployed.cancel(run)  # It must not meet the next case's moment.
-            self._end(run, ("cancelled", "completed", "failed"))
+            self._end(run)
             raise
-        self._strike(kind, crew.flows(), crew, run)
+        pids = crew.flows()
+        if kind in _TO_THE_RUN and not pids:
+            deployed.cancel(run)
+            self._end(run)
+            raise MissedError("its process had ended")
+        wall = time.time()
+        self._strike(kind, pids, crew, run)
         struck = time.monotonic()
-        ends = ("cancelled", "completed") if kind in ("SIGINT", "UI cancel") else ("completed",)
-        if kind == "emulator SIGKILL":
-            ends = ("completed", "failed")
-        end = self._end(run, ends)
-        seen = settled(self.control, max(BOUND_SECONDS - (time.monotonic() - struck), 20.0))
-        problems = broken_promises(seen, [run])
-        return end, problems + untrue_end(end, run, deployed.ENDPOINT_PREFIX, seen)
+        end = self._end(run)
+        if kind in _KILLED and end == "completed" and deployed.attempts(run) < 2:
+            raise MissedError("the run had completed")
+        bound = BOUND_SECONDS
+        if kind == "host death":
+            bound += LATE_HEARTBEATS * deployed.HEARTBEAT_SECONDS
+        seen = settled(self.control, max(bound - (time.monotonic() - struck), 20.0))
+        problems = broken_promises(seen, [run]) + outstayed(seen, wall, bound)
+        problems += untrue_end(end, run, deployed.ENDPOINT_PREFIX, seen)
+        problems += self._unlike(kind, moment, run, end)
+        if kind not in _ENDING and kind != "emulator SIGKILL":
+            problems += retrained(seen, run)
+        return end, problems
 
-    def _end(self, run: str, ends: tuple[str, ...]) -> str:
+    def _unlike(self, kind: str, moment: Moment, run: str, end: str) -> list[str]:
+        """Say how the end of a run differs from the one that it was to have."""
+        wanted = {"cancelled"} if kind in _ENDING else {"completed"}
+        if kind in _ENDING and moment in _LATE:
+            wanted.add("completed")  # Its cleanup is not interrupted, and is its last act.
+        if kind == "emulator SIGKILL" and end == "failed":
+            return unclear(deployed.message(run))
+        return [] if end in wanted else [f"{end}, not {' or '.join(sorted(wanted))}"]
+
+    def _end(self, run: str) -> str:
         """Wait until the run has ended for good: one that crashed is started again."""
+        ends = ("cancelled", "completed", "failed", deployed.GIVEN_UP)
         return awaited(
             lambda: now if (now := deployed.state(run)) in ends else None,
             END_SECONDS,
@@ -321,6 +370,11 @@ class Scene:
             else:
                 crew.kill()
             crew.start()
+
+    def _tidy(self) -> None:
+        """Put away what a case that was broken or missed has left: the next one is not to blame."""
+        if settled(self.control, 20).open():
+            self._after_expiry()
 
     def _after_expiry(self) -> list[str]:
         """Sweep as of the hour at which every endpoint of now has expired; the job ends itself."""

@@ -145,10 +145,14 @@ def _kills(found: dict[str, dict[str, Any]]) -> str:
         "",
         f"{len(kills.KINDS)} ways to die at {len(kills.MOMENTS)} moments, of a run in process "
         f"(`finetune run`), by `serve` and by a process worker: {len(cases)} cells. Of them "
-        f"{counted[HELD]} held, {counted[BROKEN]} are broken, {len(cases) - len(known)} were not "
-        "run. By `serve` and by a worker the automations of "
+        f"{counted[HELD]} held, {counted[BROKEN]} are broken, {counted[NOT_REACHED]} were not "
+        f"reached (the run had ended before the blow), {len(cases) - len(known)} were not run. "
+        "By `serve` and by a worker the automations of "
         "[deployments/automations.py](../deployments/automations.py) are at work, so that a run "
-        "that crashed comes back by itself: it must then complete with the job it had. In process, "
+        "that crashed comes back by itself: it must then complete with the one job it had. An "
+        f"endpoint that was there at the blow must be gone {kills.BOUND_SECONDS:g} s later, after "
+        "a host's death three heartbeats more. A run that a person ends must be cancelled. "
+        "In process, "
         "SIGKILL leaves nobody: what is checked is that a sweep of the hour at which the endpoint "
         "has expired puts it away.",
         "",

@@ -24,7 +24,7 @@ from . import deployed, results
 from .kills import AWAY_SECONDS, Scene, stage
 from .requests import FAULTS
 from .results import BROKEN, HELD
-from .verdicts import broken_promises, settled, untrue_end
+from .verdicts import broken_promises, settled, unclear, untrue_end
 
 # Of a hundred requests, how many meet which fault.
 PER_CENT = {
@@ -83,7 +83,8 @@ def soak(scene: Scene, minutes: float, seed: int, at_once: int) -> dict[str, Any
     while time.monotonic() < began + 60 * minutes:
         live = [run for run in runs if deployed.state(run) not in _ENDED]
         with suppress(Exception):  # Prefect may be away: the next round comes.
-            runs += [deployed.schedule(crew.way.finetune) for _ in range(at_once - len(live))]
+            for _ in range(at_once - len(live)):
+                runs.append(deployed.schedule(crew.way.finetune))
         if time.monotonic() >= next_blow and live:
             kind = draw.choices(list(BLOWS), list(BLOWS.values()))[0]
             _strike(scene, kind, draw, live)
@@ -147,8 +148,12 @@ def _judged(scene: Scene, runs: list[str]) -> dict[str, Any]:
     problems = broken_promises(seen)
     for run, state in states.items():
         problems += untrue_end(state, run, deployed.ENDPOINT_PREFIX, seen)
+        if state == "failed":
+            problems += unclear(deployed.message(run))
         if state not in _ENDED:
             problems.append(f"no end: {run} is {state}")
+    if "completed" not in states.values():
+        problems.append("none completed")
     left = len(seen.open())
     if left:
         problems += _swept(scene)

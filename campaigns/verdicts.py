@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -92,6 +94,38 @@ def untruths(code: int, report: Row, seen: Seen) -> list[str]:
     return found
 
 
+def retrained(seen: Seen, run_id: str) -> list[str]:
+    """Return what tells that a run did not come back to the job it had."""
+    jobs = [job["name"] for job in seen.jobs if job["tags"].get(OWNER_TAG) == run_id]
+    is_one = len(jobs) == 1 and jobs[0].endswith("-a1")
+    return [] if is_one else [f"it had one job to come back to, and these were: {jobs}"]
+
+
+def outstayed(seen: Seen, struck: float, seconds: float) -> list[str]:
+    """Return the endpoints that were there at a blow and billed for longer after it than they may.
+
+    Args:
+        seen: What the emulator saw.
+        struck: When the blow fell, in seconds since 1970.
+        seconds: How long they may.
+    """
+    found = []
+    for meter in seen.meters:
+        began, stopped = _seconds(meter["began"]), _seconds(meter["stopped"])
+        is_endpoints = meter["kind"] in ("endpoint", "deployment")
+        if is_endpoints and began <= struck < stopped and stopped - struck > seconds:
+            name = _tail(meter["resource"])
+            found.append(f"{name} was billed for {stopped - struck:.0f} s more, not {seconds:g}")
+    return found
+
+
+def unclear(message: str) -> list[str]:
+    """Return what tells that a failed run does not say an error of ours, by its state's message."""
+    names = {kind.__name__ for kind in _kinds(FinetuneError)}
+    is_ours = any(f"{name}:" in message for name in names)
+    return [] if is_ours else [f"failed with no error of ours: {message[:300]}"]
+
+
 def untrue_end(state: str, run_id: str, endpoint_prefix: str, seen: Seen) -> list[str]:
     """Return what the state of a deployed run says that is not so.
 
@@ -148,7 +182,16 @@ def _is_clear(error: Row | None) -> bool:
 
 
 def _codes(kind: type[FinetuneError]) -> set[str]:
-    return {kind.code}.union(*(_codes(below) for below in kind.__subclasses__()))
+    return {one.code for one in _kinds(kind)}
+
+
+def _kinds(kind: type[FinetuneError]) -> set[type[FinetuneError]]:
+    return {kind}.union(*(_kinds(below) for below in kind.__subclasses__()))
+
+
+def _seconds(text: str | None) -> float:
+    """Read a moment of the ledger; one that has not come is never."""
+    return math.inf if text is None else datetime.fromisoformat(text).timestamp()
 
 
 def _too_many(jobs: list[Row]) -> list[str]:

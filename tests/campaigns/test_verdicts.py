@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from campaigns.verdicts import Seen, broken_promises, untrue_end, untruths
+from campaigns.verdicts import (
+    Seen,
+    broken_promises,
+    outstayed,
+    retrained,
+    unclear,
+    untrue_end,
+    untruths,
+)
 from lifecycle.names import endpoint_name
 
 ENDPOINT = "/subscriptions/s/onlineEndpoints/local-x-a1"
@@ -132,3 +141,44 @@ def test_an_untrue_state_is_named(state: str, seen: Seen, problem: str) -> None:
     found = untrue_end(state, RUN, "local", seen)
 
     assert any(problem in one for one in found), found
+
+
+def test_a_run_that_comes_back_has_one_job() -> None:
+    """Canceled and trained anew is no coming back."""
+    one, two = _job(1, "Completed", "10:00", "10:05"), _job(2, "Completed", "10:06", "10:09")
+
+    assert [] == retrained(Seen([], [one], []), "x")
+    assert [] != retrained(Seen([], [_job(1, "Canceled", "10:00", "10:05"), two], []), "x")
+    assert [] != retrained(Seen([], [], []), "x")
+
+
+@pytest.mark.parametrize(
+    ("began", "stopped", "is_found"),
+    [
+        ("10:00:00", "10:01:29", False),
+        ("10:00:00", "10:01:31", True),
+        ("10:00:00", None, True),
+        ("09:50:00", "09:59:00", False),
+        ("10:00:02", "10:09:00", False),  # Of the attempt that followed.
+    ],
+)
+def test_an_endpoint_that_outstays_its_bound_is_named(
+    began: str, stopped: str | None, is_found: bool
+) -> None:
+    """Those that were there at the blow, by the ledger's clock."""
+    day = "2026-11-21T{}+00:00"
+    meter = _meter() | {
+        "began": day.format(began),
+        "stopped": None if stopped is None else day.format(stopped),
+    }
+    struck = datetime.fromisoformat(day.format("10:00:00")).timestamp()
+
+    assert is_found == bool(outstayed(Seen([meter], [], []), struck, 90))
+
+
+def test_a_failed_run_says_an_error_of_ours() -> None:
+    """Prefect's message has the class of what was raised."""
+    said = "Flow run encountered an exception: EndpointError: local-x: it is gone"
+
+    assert [] == unclear(said)
+    assert [] != unclear("Flow run encountered an exception: KeyError: 'x'")
