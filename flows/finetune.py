@@ -13,7 +13,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
-from flows.hooks import is_put_away, put_away_cancelled, put_away_crashed
+from flows.hooks import is_put_away, put_away_cancelled, put_away_crashed, tell_failure
 from lifecycle.auth import WorkspaceSpec
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import TrainingSpec
@@ -59,6 +59,7 @@ BASELINE_DEPLOYMENT = "baseline"
 @flow(
     name="finetune-chat-model",
     flow_run_name="finetune {model.name} on {dataset.effective_short_name}",
+    on_failure=[tell_failure],
     on_cancellation=[put_away_cancelled],
     on_crashed=[put_away_crashed],
 )

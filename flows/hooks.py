@@ -21,10 +21,11 @@ from lifecycle.auth import WorkspaceSpec, authenticate
 from lifecycle.clients import WorkspaceRef
 from lifecycle.deletion import DELETE_DEADLINE_SECONDS, UNANSWERED_WINDOW_SECONDS
 from lifecycle.endpoint import EndpointSpec
+from lifecycle.errors import StillBilling
 from lifecycle.signals import deferred_signals
 from tasks.job import UNANSWERED_SECONDS
-from tasks.report import Told, show_aftermath
-from tasks.runs import has_completed, is_under_way
+from tasks.report import Told, show_aftermath, show_failure
+from tasks.runs import has_completed, is_under_way, tell_still_billing
 
 _put_away_here: set[str] = set()
 
@@ -32,6 +33,11 @@ _put_away_here: set[str] = set()
 def is_put_away(flow_run_id: str) -> None:
     """Say that the run itself, in this very process, has done all that a hook could do."""
     _put_away_here.add(flow_run_id)
+
+
+def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Keep a report of a run whose parameters were refused: its own code never began."""
+    show_failure(flow_run, state, flow_run_logger(flow_run, flow))
 
 
 def put_away_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -63,6 +69,8 @@ def _put_away(
             _see_gone(flow_run, logger, told, cancel_job=cancel_job, born_until=born_until)
         except Exception as problem:
             told.trouble = str(problem)
+            named = problem.resources if isinstance(problem, StillBilling) else []
+            tell_still_billing(named or [f"resources of run {flow_run.id}"], flow_run)
             raise
         finally:
             show_aftermath(flow_run, state, told, logger)

@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import (
     ArtifactFilterKey,
 )
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import ArtifactSort
 
 from lifecycle.markdown import render
 from lifecycle.report import RunReport
@@ -69,22 +70,54 @@ def show_aftermath(run: FlowRun, state: State[Any], told: Told, logger: LoggerAd
         told: What was put away.
         logger: Where a report that Prefect does not take is told.
     """
-    of_run = ArtifactFilter(
-        key=ArtifactFilterKey(any_=[KEY]), flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])
-    )
     left = "No endpoint is left" if state.is_crashed() else "Nothing is left running"
     if told.trouble:
         left = "Something may still be billing"
+    said = _aftermath(run, state, told, left)
+    _keep(run, f"{state.name}. {left}.", said, logger, always=told.trouble is not None)
+
+
+def show_failure(run: FlowRun, state: State[Any], logger: LoggerAdapter[Any]) -> None:
+    """Keep a report of a run that failed before it could, as where its parameters were refused.
+
+    Args:
+        run: The run.
+        state: How it ended.
+        logger: Where a report that Prefect does not take is told.
+    """
+    text = "\n".join(
+        [
+            f"# {plain(run.name)}",
+            "",
+            f"**{state.name}.** It ended before its first step.",
+            "",
+            f"✖ {plain(state.message or '', 2000)}",
+        ]
+    )
+    _keep(run, f"{state.name} before its first step.", text, logger)
+
+
+def _keep(
+    run: FlowRun, description: str, text: str, logger: LoggerAdapter[Any], *, always: bool = False
+) -> None:
+    """Keep a report, unless this attempt of the run has kept one itself."""
+    of_run = ArtifactFilter(
+        key=ArtifactFilterKey(any_=[KEY]), flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])
+    )
     try:
         with get_client(sync_client=True) as client:
-            if client.read_artifacts(artifact_filter=of_run, limit=1):
+            states = client.read_flow_run_states(run.id)
+            began = max(state.timestamp for state in states if not state.is_final())
+            kept = client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.CREATED_DESC)
+            is_told = any(one.created is not None and one.created >= began for one in kept)
+            if is_told and not always:
                 return
             client.create_artifact(
                 ArtifactCreate(
                     key=KEY,
                     type="markdown",
-                    description=f"{state.name}. {left}.",
-                    data=_aftermath(run, state, told, left),
+                    description=description,
+                    data=text,
                     flow_run_id=run.id,
                 )
             )

@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilter,
     TaskRunFilterName,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
@@ -37,12 +37,26 @@ STILL_BILLING = "finetune.still-billing"
 """The event that says what a run may have left; its payload has the names, ``resources``."""
 
 
-def tell_still_billing(resources: list[str]) -> None:
-    """Send the event :data:`STILL_BILLING`, about the run that this is called in."""
+def tell_still_billing(resources: list[str], of: FlowRun | None = None) -> None:
+    """Send the event :data:`STILL_BILLING`.
+
+    Args:
+        resources: What may be left, as ``onlineEndpoints/name``; nothing is sent of nothing.
+        of: The run that left it; that in which this is called, where not given.
+    """
+    about = {} if of is None else {"flow-run": of.id, "deployment": of.deployment_id}
+    related = [
+        {"prefect.resource.id": f"prefect.{role}.{one}", "prefect.resource.role": role}
+        for role, one in about.items()
+        if one is not None
+    ]
     if resources:
         emit_event(
             STILL_BILLING,
-            resource={"prefect.resource.id": f"finetune.leftovers.{flow_run.id}"},
+            resource={
+                "prefect.resource.id": f"finetune.leftovers.{flow_run.id if of is None else of.id}"
+            },
+            related=related,
             payload={"resources": resources},
         )
 

@@ -106,6 +106,17 @@ def test_what_may_still_be_billing_is_told(deployed: Any, receiver: Receiver) ->
     assert "finetune sweep --apply" in message["body"]
 
 
+def test_trouble_of_a_hook_is_told_too(deployed: Any, receiver: Receiver) -> None:
+    """It is in no run: the run is dead, and what it left could not be seen gone."""
+    dead = deployed.read_flow_run(_run(deployed))
+
+    tell_still_billing(["onlineEndpoints/chats-a2"], dead)
+
+    message = receiver.await_message("chats-a2")
+    assert message["subject"].startswith("MAY STILL BE BILLING: ")
+    assert f"/runs/flow-run/{dead.id}" in message["body"]
+
+
 def test_a_success_is_told_where_it_was_asked_for(deployed: Any, receiver: Receiver) -> None:
     """And no more, once it is not asked for."""
     run = _run(deployed)
