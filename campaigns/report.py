@@ -117,6 +117,9 @@ def _requests(found: dict[str, dict[str, Any]]) -> str:
         "",
         *_table(("of these", *head[1:]), by_kind),
         "",
+        "The SDK asks for the cloud's metadata once, without a retry, and only where it does not "
+        "know the cloud by itself, as it knows Azure's: there, nobody sends those requests.",
+        "",
         *_broken(known),
     ]
     return "\n".join(lines)
