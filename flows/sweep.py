@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from lifecycle.auth import WorkspaceSpec
-from lifecycle.errors import StillBilling
+from lifecycle.errors import ServiceError, StillBilling
 from lifecycle.owners import GRACE
 from tasks.auth import authenticate
 from tasks.runs import tell_still_billing
@@ -42,6 +42,7 @@ def sweep_endpoints(
 
     Raises:
         StillBilling: Something that should be gone could not be seen gone.
+        ServiceError: Azure does not list the endpoints, or the jobs.
     """
     result = sweep_expired(authenticate(workspace).ref, apply, grace_minutes)
     if result.failed:
@@ -49,5 +50,11 @@ def sweep_endpoints(
         raise StillBilling(
             "; ".join(f"{failure.name}: {failure.error}" for failure in result.failed),
             resources=result.overdue(),
+        )
+    if not result.jobs_known:
+        raise ServiceError(
+            f"Whether a job is left is not known: {'; '.join(result.unread)}",
+            where="workspace",
+            remedy="Let this identity list the jobs: AzureML Data Scientist on the workspace.",
         )
     return result.model_dump(mode="json")

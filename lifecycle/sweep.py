@@ -65,6 +65,9 @@ class SweepResult(Result):
     failed: list[Failure] = Field(
         title="Failed", description="What should have been deleted or canceled, and was not."
     )
+    jobs_known: bool = Field(
+        title="Jobs known", description="Whether Azure listed the jobs: else some may be left."
+    )
     unread: list[str] = Field(
         title="Unread", description="What Azure did not list, and why; endpoints are not among it."
     )
@@ -119,6 +122,7 @@ def sweep(
 
     unread: list[str] = []
     jobs = _listed(lambda: find_jobs(ref, now, owner_of, grace), unread)
+    jobs_known = not unread
     clusters = _listed(lambda: find_idle_clusters(ref), unread)
     canceled = []
     for name in [job.name for job in jobs if job.verdict == "cancel"] if apply else []:
@@ -141,6 +145,7 @@ def sweep(
         canceled=canceled,
         clusters=clusters,
         failed=[Failure(name=name, error=error) for name, error in failed.items()],
+        jobs_known=jobs_known,
         unread=unread,
     )
 

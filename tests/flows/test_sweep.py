@@ -17,7 +17,7 @@ from prefect.states import AwaitingRetry, Completed, Crashed, Running, State
 from flows.sweep import sweep_endpoints
 from lifecycle.clients import WorkspaceRef
 from lifecycle.endpoint import EndpointSpec, create_endpoint, plan_endpoint
-from lifecycle.errors import StillBilling
+from lifecycle.errors import ServiceError, StillBilling
 from lifecycle.waiting import growing, wait_until
 from tasks.runs import has_completed, owner_of, restart
 
@@ -111,6 +111,19 @@ def test_a_sweep_that_leaves_something_fails(
 
     assert [f"onlineEndpoints/{over}"] == problem.value.resources
     assert "**FAILED**" in _artifacts()[0]
+
+
+def test_a_sweep_that_cannot_see_the_jobs_fails(
+    emulator: Any, workspace: WorkspaceRef, prefect_server: str
+) -> None:
+    """It has deleted what it could, and is not green: a job may be left."""
+    over = make(workspace, run_in(Crashed()))
+    emulator.faults({"match": {"method": "GET", "path": "/jobs$"}, "effect": {"status": 403}})
+
+    with pytest.raises(ServiceError, match="Whether a job is left is not known"):
+        sweep_endpoints(apply=True, grace_minutes=0)
+
+    assert f"| endpoint | {over} | deleted |" in _artifacts()[0]
 
 
 def _artifacts() -> list[str]:
