@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,23 @@ def test_the_unit_runs_a_worker_of_the_pool() -> None:
     assert f"ExecStart={home}/.venv/bin/prefect worker start --pool {names} " in unit
     assert f"Environment=FINETUNE_HOME={home}\n" in unit
     assert "KillMode=control-group\n" in unit
+
+
+def test_the_unit_keeps_what_a_run_reads_where_the_run_may_read(tmp_path: Path) -> None:
+    """The hub's client looks into the folders of the unit, and not into a home out of sight."""
+    unit = Path("deployments/systemd/finetune-worker.service").read_text().splitlines()
+    pairs = [line.removeprefix("Environment=") for line in unit if line.startswith("Environment=")]
+    given = dict(pair.split("=", 1) for pair in pairs)
+    asked = "from huggingface_hub import constants as at; print(at.HF_TOKEN_PATH, at.HF_HUB_CACHE)"
+    looked_in = subprocess.run(
+        [sys.executable, "-c", asked],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+    assert "ProtectHome=true" in unit
+    assert {"CacheDirectory=finetune", "StateDirectory=finetune"} <= set(unit)
+    assert [] == [path for path in looked_in if not path.startswith("/var/cache/finetune/")]
+    assert given["PREFECT_HOME"].startswith("/var/lib/finetune/")
