@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +23,11 @@ RIGHT: dict[str, dict[str, Any]] = {
     "compute": {"name": "gpu-cluster-big", "size": "Standard_NC24ads_A100_v4"},
     "endpoint": {"name_prefix": "ultrachat", "instance_type": "Standard_NC24ads_A100_v4"},
 }
+SHOWN = [
+    json.loads(text)
+    for page in sorted(Path("docs").rglob("*.md"))
+    for text in re.findall(r"--params '(.+?)'", page.read_text(encoding="utf-8"))
+]
 
 
 def fields() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -104,10 +112,13 @@ def test_a_wrong_value_is_refused_before_a_run_exists(
     assert [] == found
 
 
-def test_the_right_values_make_a_run(deployment: UUID) -> None:
-    """What the form is filled with first is taken as it is."""
+@pytest.mark.parametrize("given", [{}, *SHOWN], ids=json.dumps)
+def test_the_right_values_make_a_run(deployment: UUID, given: dict[str, Any]) -> None:
+    """What the form is filled with first is taken as it is, and so is what the pages show."""
     with get_client(sync_client=True) as client:
-        run = client.create_flow_run_from_deployment(deployment, parameters=RIGHT)
+        run = client.create_flow_run_from_deployment(deployment, parameters=RIGHT | given)
         client.delete_flow_run(run.id)
 
     assert run.deployment_id == deployment
+    assert SHOWN
+    assert "path" in given.get("dataset", {"path"}), "the default data set's, in its place"
