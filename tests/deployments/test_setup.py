@@ -79,6 +79,9 @@ def test_schedules_wait_until_a_workspace_is_configured(
     }
     wrong = _python(environ, "-m", "deployments.setup", "--set", "workspace.name=nobody")
     assert (2, False) == (wrong.returncode, _read(RETRAIN).schedules[0].active), wrong.stderr
+    odd = _python(environ, "-m", "deployments.setup", "--notify", "slack-webhook/nobody")
+    assert (2, False) == (odd.returncode, _read(RETRAIN).schedules[0].active), odd.stderr
+    assert "workspace" not in _read(RETRAIN).parameters
 
     said = _python(environ, "-m", "deployments.setup", "--config", "profiles/tiny.yaml")
 
