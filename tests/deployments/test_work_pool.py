@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 from prefect import get_client
 from prefect.utilities.schema_tools.validation import validate
-from ruamel.yaml import YAML
 
 from deployments.definitions import deployments
 from deployments.work_pool import ensure_work_pool
@@ -95,14 +95,14 @@ def test_the_image_passes_the_linter() -> None:
 
 
 def test_the_unit_runs_a_worker_of_the_pool() -> None:
-    """Of prefect.yaml, from the folder of the pool; a stop reaches its runs, too."""
+    """Of prefect.yaml, from the folder that the recipe clones to; a stop reaches its runs, too."""
     unit = Path("deployments/systemd/finetune-worker.service").read_text()
-    pool = YAML(typ="safe").load(Path("deployments/pools/process.yaml"))
+    [home] = re.findall(r"git clone … (\S+)", Path("docs/running/systemd.md").read_text())
 
     [names] = {deployment["work_pool"]["name"] for deployment in deployments()}
-    home = pool["job_variables"]["working_dir"]
     assert f"ExecStart={home}/.venv/bin/prefect worker start --pool {names} " in unit
     assert f"Environment=FINETUNE_HOME={home}\n" in unit
+    assert f"WorkingDirectory={home}\n" in unit
     assert "KillMode=control-group\n" in unit
 
 
