@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prefect import get_client
 from prefect.utilities.schema_tools.validation import validate
+from ruamel.yaml import YAML
 
 from deployments.definitions import deployments
 from deployments.work_pool import ensure_work_pool
@@ -72,6 +73,16 @@ def test_a_wrong_description_is_refused(
 
     with pytest.raises(ConfigurationError, match=said):
         ensure_work_pool(path)
+
+
+def test_the_chart_is_installed_where_the_jobs_are() -> None:
+    """Its role reaches no other namespace; it watches the pool, on a server of one's own."""
+    page = Path("docs/running/kubernetes.md").read_text()
+    pool = YAML(typ="safe").load(Path("deployments/pools/kubernetes.yaml"))
+
+    assert f"--namespace {pool['job_variables']['namespace']} " in page
+    assert f"--set worker.config.workPool={pool['name']}\n" in page
+    assert "--set worker.apiConfig=selfHostedServer " in page
 
 
 def test_the_image_has_all_that_the_flows_import() -> None:
