@@ -16,6 +16,8 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.utilities.callables import parameter_schema
 
 from flows.finetune import finetune_chat_model
+from flows.restart import restart_crashed_run
+from flows.sweep import sweep_endpoints
 
 RIGHT: dict[str, dict[str, Any]] = {
     "model": {"name": "Phi-4"},
@@ -31,11 +33,17 @@ SHOWN = [
 
 
 def fields() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each field of each section, as the form is given it."""
-    schema = parameter_schema(finetune_chat_model).model_dump()
-    for name, definition in schema["definitions"].items():
-        for field, told in definition["properties"].items():
-            yield f"{name}.{field}", told
+    """Each field of each section, and each that is in none, as the forms are given it."""
+    for flow in (finetune_chat_model, sweep_endpoints, restart_crashed_run):
+        schema = parameter_schema(flow).model_dump()
+        sections = {name: one["properties"] for name, one in schema["definitions"].items()}
+        alone = {name: one for name, one in schema["properties"].items() if "$ref" not in one}
+        for section, told in {**sections, flow.name: alone}.items():
+            for name, field in told.items():
+                yield f"{section}.{name}", field
+
+
+FIELDS = dict(fields())
 
 
 def test_the_sections_come_in_the_order_of_the_work() -> None:
@@ -50,7 +58,7 @@ def test_the_sections_come_in_the_order_of_the_work() -> None:
     assert [] == [name for name, told in ranked if not told.get("description")]
 
 
-@pytest.mark.parametrize(("name", "told"), list(fields()), ids=[name for name, _ in fields()])
+@pytest.mark.parametrize(("name", "told"), FIELDS.items(), ids=FIELDS)
 def test_every_field_says_what_it_is(name: str, told: dict[str, Any]) -> None:
     """A title, a sentence, an example; a number has bounds, and says its unit if it has one."""
     kinds = [told, *told.get("anyOf", [])]
