@@ -198,7 +198,9 @@ def put_automation(client: SyncPrefectClient, automation: AutomationCore) -> Non
         client.create_automation(automation)
 
 
-def take_automation_away(client: SyncPrefectClient, name: str) -> None:
-    """Delete an automation that may be there."""
-    for one in client.read_automations_by_name(name):
+def take_automation_away(client: SyncPrefectClient, name: str) -> bool:
+    """Delete an automation that may be there, and say whether it was."""
+    found = client.read_automations_by_name(name)
+    for one in found:
         client.delete_automation(one.id)
+    return bool(found)

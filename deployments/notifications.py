@@ -7,6 +7,7 @@ are kept. Any that can notify will do: Slack, Microsoft Teams, e-mail through Se
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 from uuid import UUID
 
 from prefect import get_client
@@ -29,14 +30,21 @@ _RUN = "{{ flow_run.name }} of {{ deployment.name }}"
 _LINK = "{{ flow_run|ui_url }}"
 
 
+class Notifications(NamedTuple):
+    """The names of the automations that were made, and of those that were taken away."""
+
+    made: list[str]
+    removed: list[str]
+
+
 def ensure_notifications(
     blocks: Iterable[str],
     *,
     on_success: bool = False,
     finetune: Iterable[str] = FINETUNE,
     helpers: Iterable[str] = (SWEEP, RESTART),
-) -> list[str]:
-    """Have these blocks told of failures and of what may still be billing; return what was made.
+) -> Notifications:
+    """Have these blocks told of failures and of what may still be billing.
 
     What was made before and is not asked for now is taken away.
 
@@ -50,7 +58,7 @@ def ensure_notifications(
         ConfigurationError: There is no such block.
     """
     with get_client(sync_client=True) as client:
-        told = [_block(client, name) for name in blocks]
+        told = _found(client, blocks)
         trained = [client.read_deployment_by_name(name).id for name in finetune]
         helping = [client.read_deployment_by_name(name).id for name in helpers]
         wanted = [
@@ -77,14 +85,24 @@ def ensure_notifications(
                 actions=_tell(told, f"Completed: {_RUN}", "Its report is among its artifacts."),
             ),
         ]
-        made = []
+        made, removed = [], []
         for automation in wanted:
             if told and (on_success or automation.name != SUCCEEDED):
                 put_automation(client, automation)
                 made.append(automation.name)
-            else:
-                take_automation_away(client, automation.name)
-    return made
+            elif take_automation_away(client, automation.name):
+                removed.append(automation.name)
+    return Notifications(made, removed)
+
+
+def check_blocks(blocks: Iterable[str]) -> None:
+    """Look whether these blocks are there, before anything is written; errors as above."""
+    with get_client(sync_client=True) as client:
+        _found(client, blocks)
+
+
+def _found(client: SyncPrefectClient, blocks: Iterable[str]) -> list[UUID]:
+    return [_block(client, name) for name in blocks]
 
 
 def _block(client: SyncPrefectClient, name: str) -> UUID:
@@ -94,9 +112,9 @@ def _block(client: SyncPrefectClient, name: str) -> UUID:
     except ObjectNotFound as error:
         raise ConfigurationError(
             "there is no such block.",
-            where=f"--notify {name}",
-            remedy="Make it in Prefect's UI under Blocks, and name it as TYPE/NAME, for example "
-            "slack-webhook/team.",
+            where=f"the block to notify, {name}",
+            remedy="Make it by `python -m deployments.blocks` or in Prefect's UI under Blocks, and "
+            "name it as TYPE/NAME, for example slack-webhook/team.",
         ) from error
     return found.id
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 
 from lifecycle.auth import resolve_workspace
+from lifecycle.clients import WorkspaceRef
 from lifecycle.config import load_config
 from lifecycle.errors import ConfigurationError, FinetuneError, Refused, ServiceError
 
@@ -48,8 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Where prefect.yaml's entrypoints begin, and the data of the profiles.
     os.chdir(ROOT)
     try:
-        resolve_workspace(load_config(chosen.config, chosen.set).workspace)
-        return _serve(chosen, stop)
+        workspace = resolve_workspace(load_config(chosen.config, chosen.set).workspace)
+        return _serve(chosen, workspace, stop)
     except FinetuneError as error:
         print(f"serve: {error}", file=sys.stderr)
         return EXIT_REFUSED if isinstance(error, Refused) else EXIT_DIED
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(chosen: argparse.Namespace, stop: _Stop) -> int:
+def _serve(chosen: argparse.Namespace, workspace: WorkspaceRef, stop: _Stop) -> int:
     port = _port(chosen.port)
     with ExitStack() as end:
         folder = end.enter_context(Folder.held(chosen.state))
@@ -106,7 +107,7 @@ def _serve(chosen: argparse.Namespace, stop: _Stop) -> int:
         crash_orphans()
         runner = end.enter_context(_runner(chosen, folder, environ, stop))
         if not stop.asked():
-            _welcome(ui, folder, chosen.retrain_every)
+            _welcome(ui, folder, workspace, chosen.retrain_every)
         while not stop.wait(_POLL_SECONDS):
             for what, process in (("The Prefect server", server), ("What runs the flows", runner)):
                 if process.poll() is not None:
@@ -119,12 +120,12 @@ def _serve(chosen: argparse.Namespace, stop: _Stop) -> int:
         return _stop(runner)
 
 
-def _welcome(ui: str, folder: Folder, retrain_every: float | None) -> None:
+def _welcome(ui: str, folder: Folder, workspace: WorkspaceRef, retrain_every: float | None) -> None:
     from .automations import ensure_automations
     from .page import page
 
     ensure_automations()
-    folder.write_client_env(os.environ)
+    folder.write_client_env(os.environ, workspace)
     print(page(ui, folder, os.environ, retrain_every), flush=True)
 
 

@@ -1,8 +1,8 @@
 """``python -m deployments.setup``: what ``prefect deploy --all`` cannot; run it after each deploy.
 
-It signs in and looks at the workspace, names it in every deployment, sets the schedule of `retrain`
-going, and makes the automations and the notifications. It may be run again. PREFECT_API_URL says on
-which server. Exit codes: 0 done; 1 Azure or Prefect did not answer; 2 refused.
+It signs in and looks at the workspace, names it in every deployment, makes the automations and the
+notifications, and then sets the schedules going. It may be run again. PREFECT_API_URL says on which
+server. Exit codes: 0 done; 1 Azure or Prefect did not answer; 2 refused, and nothing was changed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import httpx
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 
 from lifecycle.auth import WorkspaceResult, authenticate
@@ -25,7 +26,8 @@ from lifecycle.errors import ConfigurationError, FinetuneError, Refused
 
 from .automations import ensure_automations
 from .definitions import ALL, FINETUNE, RETRAIN
-from .notifications import ensure_notifications
+from .notifications import check_blocks, ensure_notifications
+from .variables import notified, with_workspace
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,21 +38,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--notify",
         action="append",
-        default=[],
         metavar="TYPE/NAME",
-        help="a notification block, such as slack-webhook/team; repeatable",
+        help="a notification block, such as slack-webhook/team; repeatable; default: those of "
+        "Prefect's variable finetune_notify",
     )
     parser.add_argument("--notify-success", action="store_true", help="tell of these, too")
     chosen = parser.parse_args(arguments)
     try:
-        values = read_values(chosen.config, chosen.set)
+        values = with_workspace(read_values(chosen.config, chosen.set))
         source = None if chosen.config is None else str(chosen.config)
         if chosen.config is not None:
             check_config(values, source=source)
+        blocks = notified() if chosen.notify is None else chosen.notify
+        check_blocks(blocks)
         workspace = authenticate(check_workspace(values, source=source))
         configure(workspace, values)
         made = ensure_automations()
-        told = ensure_notifications(chosen.notify, on_success=chosen.notify_success)
+        told = ensure_notifications(blocks, on_success=chosen.notify_success)
+        start_schedules()
     except FinetuneError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 2 if isinstance(error, Refused) else 1
@@ -58,8 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"setup: Prefect did not answer: {error}", file=sys.stderr)
         return 1
     print(f"Workspace {workspace.ref.name} in {workspace.region}; {RETRAIN} is scheduled.")
-    for name in (*made, *told):
+    for name in (*made, *told.made):
         print(f"Automation: {name}")
+    for name in told.removed:
+        print(f"Removed, since it was not asked for: {name}")
     return 0
 
 
@@ -69,7 +76,7 @@ def configure(
     *,
     deployments: Iterable[str] = ALL,
 ) -> None:
-    """Name the workspace in the deployments, and set paused schedules going.
+    """Name the workspace in the deployments.
 
     Args:
         workspace: The workspace as it was seen.
@@ -78,34 +85,41 @@ def configure(
         deployments: Those that were deployed.
 
     Raises:
-        ConfigurationError: One of them is not there.
+        ConfigurationError: One of them is not there; none was changed.
     """
     names = workspace.ref.model_dump(
         mode="json", include={"subscription_id", "resource_group", "name"}
     )
     section = {key: one for key, one in values.get("workspace", {}).items() if key != "config_path"}
     with get_client(sync_client=True) as client:
-        for name in deployments:
-            _configure(client, name, values, section | names)
+        for name, deployment in {name: _read(client, name) for name in deployments}.items():
+            accepted = (deployment.parameter_openapi_schema or {}).get("properties", {})
+            given = (values if name in FINETUNE else {}) | {"workspace": section | names}
+            parameters = deployment.parameters | {
+                key: value for key, value in given.items() if key in accepted
+            }
+            client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
 
 
-def _configure(
-    client: SyncPrefectClient, name: str, values: dict[str, Any], workspace: dict[str, Any]
-) -> None:
+def start_schedules(deployments: Iterable[str] = ALL) -> None:
+    """Set the paused schedules of deployments going; when all that they start is set up.
+
+    Raises:
+        ConfigurationError: One of them is not there.
+    """
+    with get_client(sync_client=True) as client:
+        for deployment in [_read(client, name) for name in deployments]:
+            for schedule in deployment.schedules:
+                client.update_deployment_schedule(deployment.id, schedule.id, active=True)
+
+
+def _read(client: SyncPrefectClient, name: str) -> DeploymentResponse:
     try:
-        deployment = client.read_deployment_by_name(name)
+        return client.read_deployment_by_name(name)
     except ObjectNotFound as error:
         raise ConfigurationError(
             "it is not deployed.", where=name, remedy="Run `prefect deploy --all` first."
         ) from error
-    accepted = (deployment.parameter_openapi_schema or {}).get("properties", {})
-    given = (values if name in FINETUNE else {}) | {"workspace": workspace}
-    parameters = deployment.parameters | {
-        key: value for key, value in given.items() if key in accepted
-    }
-    client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
-    for schedule in deployment.schedules:
-        client.update_deployment_schedule(deployment.id, schedule.id, active=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lifecycle.auth import VARIABLES
+from lifecycle.clients import WorkspaceRef
 from lifecycle.errors import ConfigurationError
 
 from .definitions import run_environment
@@ -89,12 +91,19 @@ class Folder:
             "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "1",
         }
 
-    def write_client_env(self, environ: Mapping[str, str]) -> None:
-        """Write what a shell reads to speak with this stack (mode 0600)."""
+    def write_client_env(self, environ: Mapping[str, str], workspace: WorkspaceRef) -> None:
+        """Write what a shell reads to speak with this stack (mode 0600).
+
+        Args:
+            environ: Of the stack's processes.
+            workspace: Where its runs work; a shell may know of another.
+        """
         emulator = environ.get("AZUREML_EMULATOR_STATE")
         lines = [f". {shlex.quote(f'{emulator}/client.env')}"] if emulator else []
         names = ("PREFECT_HOME", "PREFECT_API_URL", *_PROXY_NAMES)
-        lines += [f"export {name}={shlex.quote(environ[name])}" for name in names]
+        told = {name: environ[name] for name in names}
+        told |= {name: getattr(workspace, key) for key, name in VARIABLES.items()}
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in told.items()]
         descriptor = os.open(self.client_env, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")

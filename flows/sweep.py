@@ -27,15 +27,17 @@ def _name() -> str:
 @flow(name="sweep-endpoints", flow_run_name=_name)
 def sweep_endpoints(
     workspace: WorkspaceSpec = WorkspaceSpec(),  # noqa: B008 - frozen
-    apply: bool = False,
-    grace_minutes: Annotated[float, Field(ge=0)] = GRACE / timedelta(minutes=1),
+    apply: Annotated[bool, Field(examples=[True])] = False,
+    grace_minutes: Annotated[float, Field(ge=0, le=10_080, examples=[15])] = (
+        GRACE / timedelta(minutes=1)
+    ),
 ) -> dict[str, Any]:
     """Delete the endpoints, and cancel the jobs, of ours that have outlived their run.
 
     Args:
         workspace: The Azure ML workspace; environment and config.json fill what is not given.
-        apply: Whether to act; without it the run only lists.
-        grace_minutes: How long ago a run must have ended, and fallen silent.
+        apply: Whether to delete and to cancel; without it the run only lists.
+        grace_minutes: How long ago a run must have ended, and fallen silent, in minutes.
 
     Returns:
         What was found, put away and left, as JSON.

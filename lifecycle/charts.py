@@ -15,6 +15,7 @@ WIDTH, HEIGHT = 720.0, 260.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 12.0, 12.0, 28.0
 MOST_LINES = 4
 _TIME_MARKS = 6
+_OF_A_DEPLOYMENT = ("deploy_model", "route_traffic", "invoke_endpoint")
 _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
 
@@ -124,7 +125,7 @@ def timeline(report: Mapping[str, Any]) -> tuple[list[Lane], list[Tick]]:
     lanes = []
     for phase, words in PHASES.items():
         bars = [
-            _bar(entry, words[entry["name"]], entry["state"], start, end)
+            _bar(entry, words[entry["name"]] + _aside(entry, report), entry["state"], start, end)
             for entry in report["steps"]
             if entry["name"] in words
         ]
@@ -142,6 +143,18 @@ def timeline(report: Mapping[str, Any]) -> tuple[list[Lane], list[Tick]]:
         Tick(round(100 * mark / whole, 3), duration(mark) if mark >= 60 else f"{mark} s")
         for mark in marks
     ]
+
+
+def _aside(entry: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """Name the deployment that a step is about, where it is another than the new model's."""
+    endpoint = report["endpoint"] or {}
+    began = moment(entry["began_at"])
+    asked = [
+        one["name"] for one in endpoint.get("deployments", []) if moment(one["began_at"]) <= began
+    ]
+    if entry["name"] not in _OF_A_DEPLOYMENT or not asked or asked[-1] == endpoint["deployment"]:
+        return ""
+    return f" ({asked[-1]})"
 
 
 def _bar(

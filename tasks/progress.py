@@ -79,7 +79,8 @@ class TrainingBar:
     def _put(self, text: str, now: datetime, is_full: bool = False) -> None:
         if text == self._shown:
             return
-        share = 100.0 * self._pulse.done / self._pulse.total if self._pulse.total else 0.0
+        # One decimal: Prefect's page writes the number as it is.
+        share = round(100 * self._pulse.done / self._pulse.total, 1) if self._pulse.total else 0.0
         progress = 100.0 if is_full else share
         try:
             if self._artifact is None:

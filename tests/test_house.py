@@ -92,6 +92,14 @@ def test_every_relative_link_in_the_docs_leads_somewhere() -> None:
     assert [] == broken
 
 
+def test_every_picture_of_the_docs_is_taken_by_the_browser_tests() -> None:
+    """So that none shows what is no longer there; `make test-all` leaves them in runs/browser."""
+    tests = Path("tests/browser/test_serve.py").read_text(encoding="utf-8")
+    kept = set(re.findall(r'keep\("([a-z]+)"', tests))
+
+    assert set() == {path.stem for path in Path("docs/pictures").glob("*.png")} - kept
+
+
 def test_no_file_names_a_machine_or_a_package_registry() -> None:
     """What is committed runs anywhere: no absolute home, no registry's host."""
     homes = r"(^|[^A-Za-z0-9_.])/(root|home/[a-z]+|tmp/[a-z]+)/"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 PICTURES = Path("runs/browser")
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -77,13 +77,11 @@ class Served:
 
         return str(self.wait(look, seconds))
 
-    def has_report(self, run: str) -> bool:
-        """Say whether a run has its report among its artifacts."""
-        chosen = {
-            "flow_runs": {"id": {"any_": [run]}},
-            "artifacts": {"key": {"any_": ["run-report"]}},
-        }
-        return bool(self._post("artifacts/filter", chosen))
+    def artifact(self, run: str, key: str, told: str = "") -> str | None:
+        """Return the id of a run's artifact of this key that says *told*; None before it does."""
+        chosen = {"flow_runs": {"id": {"any_": [run]}}, "artifacts": {"key": {"any_": [key]}}}
+        found = self._post("artifacts/filter", chosen)
+        return next((str(one["id"]) for one in found if told in one["description"]), None)
 
     def meters(self, kind: str) -> list[str]:
         """Return what of a kind is billed now on the emulator."""
@@ -179,13 +177,13 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture
-def keep(page: Page) -> Callable[[str], None]:
-    """Keep what is seen as runs/browser/NAME.png, to be looked at."""
+def keep(page: Page) -> Callable[..., None]:
+    """Keep what is seen, or a part of it, as runs/browser/NAME.png, to be looked at."""
     PICTURES.mkdir(parents=True, exist_ok=True)
 
-    def picture(name: str) -> None:
+    def picture(name: str, part: Locator | None = None) -> None:
         page.wait_for_timeout(700)  # what slides in has come
-        page.screenshot(path=str(PICTURES / f"{name}.png"))
+        (page if part is None else part).screenshot(path=str(PICTURES / f"{name}.png"))
 
     return picture
 

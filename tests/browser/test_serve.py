@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.long, pytest.mark.browser]
 ON_DEMAND, RETRAIN = "finetune-on-demand", "retrain"
 TRAINED = re.compile(r"\[chat_completion_finetune\] step \d+/\d+")
 
-Keep = Callable[[str], None]
+Keep = Callable[..., None]
 
 
 def test_the_form_says_what_is_wrong_and_starts_nothing(
@@ -72,8 +72,13 @@ def test_a_run_that_was_started_by_hand_is_watched_to_its_report(
 
     page.get_by_role("tab", name="Task Runs").click()
     page.get_by_text(re.compile(r"submit ft-\w{8}… to gpu-cluster")).first.wait_for()
+    training = served.wait(lambda: served.artifact(run, "training", " left"))
     page.get_by_role("tab", name="Artifacts").click()
-    page.get_by_text(re.compile(r"Step \d+ of \d+,")).wait_for()
+    page.get_by_text("training", exact=True).first.click()
+    # The key's page has those of all runs.
+    page.locator(f"a[href*='/artifacts/artifact/{training}']").first.click()
+    page.get_by_text(re.compile(r"Progress: [\d.]+%")).wait_for()
+    page.get_by_text(re.compile(r"Step \d+ of \d+, .+ left")).first.wait_for()
     keep("progress")
 
     assert "Completed" == served.ended(run), served.said()
@@ -81,15 +86,14 @@ def test_a_run_that_was_started_by_hand_is_watched_to_its_report(
     pictures = page.locator("img[src^='data:image/svg']")
     pictures.nth(1).wait_for()
     keep("report")
-    pictures.nth(0).scroll_into_view_if_needed()
-    keep("loss")
-    pictures.nth(1).scroll_into_view_if_needed()
-    keep("timeline")
+    keep("loss", pictures.nth(0))
+    keep("timeline", pictures.nth(1))
 
     drawn = [one.evaluate("image => image.naturalWidth") for one in pictures.all()]
     assert [720, 720] == drawn
     replies = page.get_by_role("table").filter(has_text="the data set says")
     assert 4 == replies.locator("tbody tr").count()
+    keep("replies", replies)
     page.get_by_text("Nothing is left running.").first.wait_for()
     page.get_by_text("deleted, seen gone at").wait_for()
     assert [] == served.meters("endpoint")
@@ -145,7 +149,7 @@ def submit(page: Page) -> None:
 
 def open_report(served: Served, page: Page, run: str) -> None:
     """Go to the run's artifacts, to the report, to its latest edition."""
-    served.wait(lambda: served.has_report(run))
+    served.wait(lambda: served.artifact(run, "run-report"))
     page.goto(f"{served.ui}/v2/runs/flow-run/{run}?tab=Artifacts")
     page.get_by_text("run-report").click()
     page.locator("a[href*='/artifacts/artifact/']").first.click()

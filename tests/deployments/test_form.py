@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +16,8 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.utilities.callables import parameter_schema
 
 from flows.finetune import finetune_chat_model
+from flows.restart import restart_crashed_run
+from flows.sweep import sweep_endpoints
 
 RIGHT: dict[str, dict[str, Any]] = {
     "model": {"name": "Phi-4"},
@@ -20,14 +25,25 @@ RIGHT: dict[str, dict[str, Any]] = {
     "compute": {"name": "gpu-cluster-big", "size": "Standard_NC24ads_A100_v4"},
     "endpoint": {"name_prefix": "ultrachat", "instance_type": "Standard_NC24ads_A100_v4"},
 }
+SHOWN = [
+    json.loads(text)
+    for page in sorted(Path("docs").rglob("*.md"))
+    for text in re.findall(r"--params '(.+?)'", page.read_text(encoding="utf-8"))
+]
 
 
 def fields() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each field of each section, as the form is given it."""
-    schema = parameter_schema(finetune_chat_model).model_dump()
-    for name, definition in schema["definitions"].items():
-        for field, told in definition["properties"].items():
-            yield f"{name}.{field}", told
+    """Each field of each section, and each that is in none, as the forms are given it."""
+    for flow in (finetune_chat_model, sweep_endpoints, restart_crashed_run):
+        schema = parameter_schema(flow).model_dump()
+        sections = {name: one["properties"] for name, one in schema["definitions"].items()}
+        alone = {name: one for name, one in schema["properties"].items() if "$ref" not in one}
+        for section, told in {**sections, flow.name: alone}.items():
+            for name, field in told.items():
+                yield f"{section}.{name}", field
+
+
+FIELDS = dict(fields())
 
 
 def test_the_sections_come_in_the_order_of_the_work() -> None:
@@ -42,7 +58,7 @@ def test_the_sections_come_in_the_order_of_the_work() -> None:
     assert [] == [name for name, told in ranked if not told.get("description")]
 
 
-@pytest.mark.parametrize(("name", "told"), list(fields()), ids=[name for name, _ in fields()])
+@pytest.mark.parametrize(("name", "told"), FIELDS.items(), ids=FIELDS)
 def test_every_field_says_what_it_is(name: str, told: dict[str, Any]) -> None:
     """A title, a sentence, an example; a number has bounds, and says its unit if it has one."""
     kinds = [told, *told.get("anyOf", [])]
@@ -104,10 +120,13 @@ def test_a_wrong_value_is_refused_before_a_run_exists(
     assert [] == found
 
 
-def test_the_right_values_make_a_run(deployment: UUID) -> None:
-    """What the form is filled with first is taken as it is."""
+@pytest.mark.parametrize("given", [{}, *SHOWN], ids=json.dumps)
+def test_the_right_values_make_a_run(deployment: UUID, given: dict[str, Any]) -> None:
+    """What the form is filled with first is taken as it is, and so is what the pages show."""
     with get_client(sync_client=True) as client:
-        run = client.create_flow_run_from_deployment(deployment, parameters=RIGHT)
+        run = client.create_flow_run_from_deployment(deployment, parameters=RIGHT | given)
         client.delete_flow_run(run.id)
 
     assert run.deployment_id == deployment
+    assert SHOWN
+    assert "path" in given.get("dataset", {"path"}), "the default data set's, in its place"

@@ -18,6 +18,10 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
+from deployments.stack import Folder
+from lifecycle.auth import VARIABLES
+from lifecycle.clients import WorkspaceRef
+
 T = TypeVar("T")
 
 SECONDS = {
@@ -276,6 +280,35 @@ def test_it_reaches_nothing_of_the_users(
     assert ["profiles.toml"] == [path.name for path in (home / ".prefect").iterdir()]
 
 
+def test_another_terminal_works_in_the_same_workspace(tmp_path: Path) -> None:
+    """Whatever that shell knew before: a file or an option may have named the stack's."""
+    ref = WorkspaceRef(subscription_id="s", resource_group="my group", name="ours")
+    with Folder.held(tmp_path / "state") as folder:
+        folder.write_client_env(folder.environment({}, "http://127.0.0.1:1/api"), ref)
+
+        told = _sourced(folder.client_env)
+
+    assert ("s", "my group", "ours") == tuple(told[name] for name in VARIABLES.values())
+    assert "http://127.0.0.1:1/api" == told["PREFECT_API_URL"]
+
+
+@pytest.mark.long
+def test_without_the_emulator_the_workspace_is_the_options(
+    make_stack: Callable[[float], Stack],
+) -> None:
+    """It is served, and told to other terminals, as it was named."""
+    stack = make_stack(3600)
+    named = [word for key in VARIABLES for word in ("--set", f"workspace.{key}=ours")]
+    stack.command = stack.command[stack.command.index("--") + 1 :] + named
+    stack.start()
+    stack.await_ready()
+
+    told = _sourced(stack.state / "client.env")
+
+    assert {"ours"} == {told[name] for name in VARIABLES.values()}
+    assert 0 == stack.stop(signal.SIGTERM, everyone=False)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -328,6 +361,19 @@ class _Decoy:
                 connection.close()
 
         threading.Thread(target=accept, daemon=True).start()
+
+
+def _sourced(path: Path) -> dict[str, str]:
+    """Return the environment of a shell that knew another workspace and has read a file."""
+    other = dict.fromkeys(VARIABLES.values(), "other")
+    said = subprocess.run(
+        ["sh", "-c", '. "$1" && env', "sh", str(path)],
+        env={"PATH": os.environ["PATH"], **other},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(line.split("=", 1) for line in said.stdout.splitlines())
 
 
 def _asked(stack: Stack, method: str, path: str) -> list[Any]:

@@ -60,28 +60,35 @@ def test_the_heartbeat_that_is_waited_for_is_the_one_that_is_set(deployed: str) 
         assert str(HEARTBEAT_SECONDS) == environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
 
 
-def test_retraining_waits_until_a_workspace_is_configured(
+def test_schedules_wait_until_a_workspace_is_configured(
     deployed: str, emulator: RunningEmulator
 ) -> None:
-    """It is paused and says so; setup looks at the workspace, names it, and sets it going."""
+    """They are paused and say so; setup looks at the workspace, names it, and sets them going."""
     [before] = _read(RETRAIN).schedules
     assert (False, "UTC", "0 3 * * 0") == (
         before.active,
         before.schedule.timezone,
         before.schedule.cron,
     )
-    assert "paused until a workspace is configured" in (_read(RETRAIN).description or "")
+    for name in (RETRAIN, SWEEP):
+        assert [False] == [one.active for one in _read(name).schedules]
+        assert "paused until a workspace is configured" in (_read(name).description or "")
 
     environ = client_environment(emulator.server, os.environ) | {
         name: value for name, value in os.environ.items() if name.startswith("PREFECT_")
     }
     wrong = _python(environ, "-m", "deployments.setup", "--set", "workspace.name=nobody")
     assert (2, False) == (wrong.returncode, _read(RETRAIN).schedules[0].active), wrong.stderr
+    odd = _python(environ, "-m", "deployments.setup", "--notify", "slack-webhook/nobody")
+    assert (2, False) == (odd.returncode, _read(RETRAIN).schedules[0].active), odd.stderr
+    assert "workspace" not in _read(RETRAIN).parameters
 
     said = _python(environ, "-m", "deployments.setup", "--config", "profiles/tiny.yaml")
 
     assert 0 == said.returncode, said.stderr
-    assert [True] == [one.active for one in _read(RETRAIN).schedules]
+    assert [True, True] == [
+        one.active for name in (RETRAIN, SWEEP) for one in _read(name).schedules
+    ]
     assert "tiny-phi3-stand-in" == _read(RETRAIN).parameters["model"]["name"]
     assert {"apply", "workspace"} == set(_read(SWEEP).parameters)
     for name in (*FINETUNE, SWEEP):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +75,16 @@ def test_a_wrong_description_is_refused(
         ensure_work_pool(path)
 
 
+def test_the_chart_is_installed_where_the_jobs_are() -> None:
+    """Its role reaches no other namespace; it watches the pool, on a server of one's own."""
+    page = Path("docs/running/kubernetes.md").read_text()
+    pool = YAML(typ="safe").load(Path("deployments/pools/kubernetes.yaml"))
+
+    assert f"--namespace {pool['job_variables']['namespace']} " in page
+    assert f"--set worker.config.workPool={pool['name']}\n" in page
+    assert "--set worker.apiConfig=selfHostedServer " in page
+
+
 def test_the_image_has_all_that_the_flows_import() -> None:
     """Each package of pyproject.toml, and what prefect.yaml and the profiles name, is copied."""
     said = Path("deployments/Dockerfile").read_text()
@@ -94,12 +106,32 @@ def test_the_image_passes_the_linter() -> None:
 
 
 def test_the_unit_runs_a_worker_of_the_pool() -> None:
-    """Of prefect.yaml, from the folder of the pool; a stop reaches its runs, too."""
+    """Of prefect.yaml, from the folder that the recipe clones to; a stop reaches its runs, too."""
     unit = Path("deployments/systemd/finetune-worker.service").read_text()
-    pool = YAML(typ="safe").load(Path("deployments/pools/process.yaml"))
+    [home] = re.findall(r"git clone … (\S+)", Path("docs/running/systemd.md").read_text())
 
     [names] = {deployment["work_pool"]["name"] for deployment in deployments()}
-    home = pool["job_variables"]["working_dir"]
     assert f"ExecStart={home}/.venv/bin/prefect worker start --pool {names} " in unit
     assert f"Environment=FINETUNE_HOME={home}\n" in unit
+    assert f"WorkingDirectory={home}\n" in unit
     assert "KillMode=control-group\n" in unit
+
+
+def test_the_unit_keeps_what_a_run_reads_where_the_run_may_read(tmp_path: Path) -> None:
+    """The hub's client looks into the folders of the unit, and not into a home out of sight."""
+    unit = Path("deployments/systemd/finetune-worker.service").read_text().splitlines()
+    pairs = [line.removeprefix("Environment=") for line in unit if line.startswith("Environment=")]
+    given = dict(pair.split("=", 1) for pair in pairs)
+    asked = "from huggingface_hub import constants as at; print(at.HF_TOKEN_PATH, at.HF_HUB_CACHE)"
+    looked_in = subprocess.run(
+        [sys.executable, "-c", asked],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+    assert "ProtectHome=true" in unit
+    assert {"CacheDirectory=finetune", "StateDirectory=finetune"} <= set(unit)
+    assert [] == [path for path in looked_in if not path.startswith("/var/cache/finetune/")]
+    assert given["PREFECT_HOME"].startswith("/var/lib/finetune/")

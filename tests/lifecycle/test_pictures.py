@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lifecycle.pictures import data_uri, loss_picture, timeline_picture
+from tests.reports import at, entry
 
 Make = Callable[..., dict[str, Any]]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -37,6 +38,26 @@ def test_the_timeline_names_every_step_of_the_run_and_of_its_job(make_report: Ma
     written = words(timeline_picture(make_report()))
 
     assert {"Train", "training", "chat_completion_finetune", "1 min 00 s", "40 s"} <= set(written)
+
+
+def test_the_timeline_says_which_steps_are_the_baselines(make_report: Make) -> None:
+    """Both models are deployed, given their traffic and asked; those of the new one say nothing."""
+    report = make_report()
+    baseline = {"name": "baseline", "model": "azureml://m", "began_at": at(86)}
+    report["endpoint"]["deployments"].append(baseline)
+    report["steps"] += [
+        entry("route_traffic", 85, 85),
+        entry("deploy_model", 86, 88),
+        entry("route_traffic", 88, 88),
+        entry("invoke_endpoint", 89, 90),
+    ]
+
+    written = words(timeline_picture(report))
+
+    for words_of in ("deploying", "routing the traffic", "asking"):
+        told = [one for one in written if one.startswith(words_of)]
+        assert [words_of, f"{words_of} (baseline)"] == told
+    assert [] == [one for one in words(timeline_picture(make_report())) if "(" in one]
 
 
 def test_what_others_named_stays_text(make_report: Make) -> None:

@@ -55,16 +55,16 @@ def test_the_bar_tells_step_loss_and_time_left(sent: list[tuple[float, str]]) ->
     """From the first look on, and to the job's end."""
     bar = TrainingBar(NOW)
     bar.show([], NOW)
-    bar.read(line('step 10/100 {"loss": 3.0}'), after(10))
+    bar.read(line('step 10/300 {"loss": 3.0}'), after(10))
     bar.show([step()], after(10))
-    bar.read(line('step 20/100 {"loss": 1.0}'), after(20))
+    bar.read(line('step 20/300 {"loss": 1.0}'), after(20))
     bar.show([step()], after(20))
     bar.end("Completed", after(110))
 
     assert [
         (0.0, "Waiting for the job's first step"),
-        (10.0, "Step 10 of 100, loss 3"),
-        (20.0, "Step 20 of 100, 1 min 20 s left, loss 1 █▁"),
+        (3.3, "Step 10 of 300, loss 3"),
+        (6.7, "Step 20 of 300, 4 min 40 s left, loss 1 █▁"),
         (100.0, "Completed after 1 min 50 s, loss 1 █▁"),
     ] == sent
 
