@@ -65,7 +65,12 @@ class Served:
 
     def begun(self, deployment: str, number: int = 1) -> str:
         """Wait until so many runs of a deployment have begun, and return the newest one's id."""
-        return str(self.wait(lambda: self.runs(deployment)[number - 1 :][:1])[0]["id"])
+
+        def look() -> str | None:
+            runs = self.runs(deployment)
+            return str(runs[0]["id"]) if len(runs) >= number else None
+
+        return str(self.wait(look))
 
     def ended(self, run: str, seconds: float = 600) -> str:
         """Wait until a run has ended, and return the name of its state."""

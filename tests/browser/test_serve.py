@@ -46,11 +46,12 @@ def test_the_form_says_what_is_wrong_and_starts_nothing(
 
 def test_the_schedule_starts_a_run_by_itself(served: Served, page: Page, keep: Keep) -> None:
     """Nobody asked for it, and it is there among the runs, under a name that says what it does."""
-    served.begun(RETRAIN)
+    run = served.begun(RETRAIN)
     page.goto(f"{served.ui}/v2/runs")
-    page.get_by_text("auto-scheduled").first.wait_for()
     page.get_by_role("link", name="finetune tiny-phi3-stand-in on ultrachat").first.wait_for()
     keep("runs")
+
+    assert served.runs(RETRAIN)[-1]["auto_scheduled"], run
 
 
 def test_a_run_that_was_started_by_hand_is_watched_to_its_report(
@@ -68,6 +69,7 @@ def test_a_run_that_was_started_by_hand_is_watched_to_its_report(
     page.get_by_text(TRAINED).first.wait_for(timeout=300_000)
     first = page.get_by_text(TRAINED).first.inner_text()
     served.wait(lambda: page.get_by_text(TRAINED).first.inner_text() != first)
+    page.wait_for_timeout(2000)  # The lines change places in an animation.
     keep("log")
 
     page.get_by_role("tab", name="Task Runs").click()
