@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lifecycle.conversations.objects import Problem
@@ -48,8 +47,7 @@ def find_problems(
     # From the first user's message on, even places are the user's and odd ones the assistant's.
     turn = np.arange(len(of_row)) - (batch.starts[:-1] + has_system)[of_row]
     wanted = np.where(turn < 0, SYSTEM, np.where(turn % 2 == 0, USER, ASSISTANT))
-    # Null where there is no text: missing, which is as bad.
-    blank = pc.fill_null(is_blank(batch.texts), True).to_numpy(zero_copy_only=False)
+    blank = is_blank(batch.texts)
     suspects = set(of_row[(batch.roles != wanted) | blank].tolist())
     suspects |= set(np.flatnonzero(sizes - has_system < (2 if needs_answer else 1)).tolist())
     if max_tokens is not None:

@@ -21,6 +21,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lifecycle.conversations.arrays import from_numbers
 from lifecycle.conversations.objects import Problem, from_objects, loads, put_back
 from lifecycle.errors import DatasetError
 
@@ -430,7 +431,7 @@ def _chosen(
     if len(places) == places[-1] - places[0] + 1:
         chosen = table.slice(int(places[0]), len(places))
     else:
-        chosen = table.take(pa.array(places))
+        chosen = table.take(from_numbers(places))
     moved = {place: n for n, place in enumerate(places.tolist())} if broken else {}
     return Batch(numbers, chosen, {moved[n]: why for n, why in broken.items() if n in moved})
 

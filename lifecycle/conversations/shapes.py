@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lifecycle.conversations.arrays import flags, from_numbers, from_texts, numbers
 from lifecycle.conversations.objects import Problem, from_objects
 from lifecycle.conversations.read import Batch
 from lifecycle.dataset import COLUMNS
@@ -96,7 +97,7 @@ def conversations(batch: Batch, spec: DatasetSpec) -> Conversations:
         roles = _roles(role_names, spec)
     else:
         starts, roles, texts = _from_columns(batch, spec)
-        role_names = pa.array(np.array(ROLES)[roles])
+        role_names = from_texts(ROLES).take(from_numbers(roles))
     system = _text(batch.table, names["system"]) if "system" in names else None
     if system is not None:
         starts, roles, role_names, texts = _with_system(system, starts, roles, role_names, texts)
@@ -121,9 +122,9 @@ def _from_lists(
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not is_list or not pa.types.is_struct(kind.value_type):
         raise _wrong_type(column, kind, f"a list of {{{role}, {content}}}")
-    for place in np.flatnonzero(lists.is_null().to_numpy(zero_copy_only=False)).tolist():
+    for place in np.flatnonzero(flags(lists.is_null())).tolist():
         broken.setdefault(place, Problem("unreadable", f"it has no {column}"))
-    offsets = lists.offsets.to_numpy().astype(np.int64)
+    offsets = numbers(lists.offsets).astype(np.int64)
     messages = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
     # Not field(), which leaves out that a whole message may be null.
     fields = dict(zip((field.name for field in kind.value_type), messages.flatten(), strict=True))
@@ -146,7 +147,7 @@ def _from_columns(
         detail = _text(batch.table, names["input"])
         if detail is not None:
             both = pc.binary_join_element_wise(asked, detail, "\n\n")
-            asked = pc.if_else(pc.fill_null(is_blank(detail), True), asked, both)
+            asked = pc.if_else(pa.array(is_blank(detail)), asked, both)
         answer = _text(batch.table, names["output"])
     else:
         asked = _text(batch.table, names["prompt"])
@@ -156,7 +157,7 @@ def _from_columns(
     pairs = np.arange(2 * number).reshape(2, number).T.ravel()
     texts = pa.concat_arrays(
         [nothing if asked is None else asked, nothing if answer is None else answer]
-    ).take(pa.array(pairs))
+    ).take(from_numbers(pairs))
     starts = np.arange(0, 2 * number + 1, 2, dtype=np.int64)
     return starts, np.tile(np.array([USER, ASSISTANT], np.int8), number), texts
 
@@ -165,10 +166,12 @@ def _with_system(
     system: Any, starts: NDArray[np.int64], roles: NDArray[np.int8], role_names: Any, texts: Any
 ) -> tuple[NDArray[np.int64], NDArray[np.int8], Any, Any]:
     """Put what a column says as the system's message before each conversation that has one."""
-    there = ~pc.fill_null(is_blank(system), True).to_numpy(zero_copy_only=False)
+    there = ~is_blank(system)
     places = starts[:-1][there]
-    order = pa.array(np.insert(np.arange(len(texts)), places, len(texts) + np.flatnonzero(there)))
-    names = pa.array([ROLES[SYSTEM]] * len(system), pa.string())
+    order = from_numbers(
+        np.insert(np.arange(len(texts)), places, len(texts) + np.flatnonzero(there))
+    )
+    names = from_texts([ROLES[SYSTEM]] * len(system))
     return (
         starts + np.concatenate([[0], np.cumsum(there)]),
         np.insert(roles, places, SYSTEM),
@@ -177,18 +180,19 @@ def _with_system(
     )
 
 
-def is_blank(texts: Any) -> Any:
-    """Say of each text whether it is empty or nothing but space; null of null."""
-    return pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
+def is_blank(texts: Any) -> NDArray[np.bool_]:
+    """Say of each text whether it is missing, empty or nothing but space."""
+    is_empty: NDArray[np.bool_] = numbers(pc.binary_length(texts)) == 0
+    return is_empty | flags(pc.utf8_is_space(texts), null=True)
 
 
 def _roles(names: Any, spec: DatasetSpec) -> NDArray[np.int8]:
     known = spec.role_names
     meaning = np.array([ROLES.index(role) for role in known.values()] + [UNKNOWN], np.int8)
-    places = pc.index_in(names, pa.array(list(known), pa.string()))
-    roles: NDArray[np.int8] = meaning[pc.fill_null(places, len(known)).to_numpy()]
+    places = numbers(pc.index_in(names, from_texts(list(known))), null=len(known))
+    roles: NDArray[np.int8] = meaning[places]
     if names.null_count:
-        roles[names.is_null().to_numpy(zero_copy_only=False)] = MISSING
+        roles[flags(names.is_null())] = MISSING
     return roles
 
 
