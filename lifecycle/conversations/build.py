@@ -88,6 +88,7 @@ class _Plan:
 class _Written:
     """A split that was written: its file, a fingerprint of each row, and the rows left out."""
 
+    sink: Sink
     file: SplitFile
     prints: NDArray[np.uint64]
     bad: list[dict[str, Any]]
@@ -186,15 +187,19 @@ def _build(
     for split in sorted(listing.files):
         with _of_split(spec, split, left_out):
             plans.append(_plan(spec, listing, split, watch))
-    sizes = sum(plan.reader.size_of(plan.rows, plan.total) for plan in plans)
-    cache.require_space(directory, int(sizes * _JSON_OVERHEAD))
-    written: dict[str, _Written] = {}
-    for plan in plans:
+    sizes = {plan.split: plan.reader.size_of(plan.rows, plan.total) for plan in plans}
+    cache.require_space(directory, int(sum(sizes.values()) * _JSON_OVERHEAD))
+    results: dict[str, _Written] = {}
+    # The largest first: while it goes to the disk the others are written.
+    for plan in sorted(plans, key=lambda plan: sizes[plan.split], reverse=True):
         path = built / f"{plan.split}.{spec.file_format}"
         with _of_split(spec, plan.split, left_out):
-            written[plan.split] = _write(spec, plan, path, counter, watch)
+            results[plan.split] = _write(spec, plan, path, counter, watch)
         if plan.split in left_out:
             path.unlink(missing_ok=True)
+    for one in results.values():
+        one.sink.settle()
+    written = {split: results[split] for split in sorted(results)}
     learned = written[spec.train_split].prints
     leaked = {
         split: int(np.isin(written[split].prints, learned).sum())
@@ -216,6 +221,7 @@ def _report_dropped(built: Path, rows: list[dict[str, Any]]) -> list[dict[str, s
     path = built / _DROPPED
     with Sink(path) as sink:
         sink.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+    sink.settle()
     return [{"path": path.name, "sha256": sink.sha256()}]
 
 
@@ -292,7 +298,7 @@ def _write(
         duplicates=written - len(np.unique(all_prints)),
         tokens=tally.result(),
     )
-    return _Written(file, all_prints, bad.listed)
+    return _Written(sink, file, all_prints, bad.listed)
 
 
 def _examiner(
