@@ -47,8 +47,14 @@ def test_the_form_says_what_is_wrong_and_starts_nothing(
 def test_the_schedule_starts_a_run_by_itself(served: Served, page: Page, keep: Keep) -> None:
     """Nobody asked for it, and it is there among the runs, under a name that says what it does."""
     run = served.begun(RETRAIN)
-    page.goto(f"{served.ui}/v2/runs")
-    page.get_by_role("link", name="finetune tiny-phi3-stand-in on ultrachat").first.wait_for()
+    its_name = page.get_by_role("link", name="finetune tiny-phi3-stand-in on ultrachat").first
+
+    def look() -> bool | None:
+        page.goto(f"{served.ui}/v2/runs")  # Anew: the page shows what had begun when it was opened.
+        page.wait_for_timeout(5000)
+        return its_name.is_visible() or None
+
+    served.wait(look)
     keep("runs")
 
     assert served.runs(RETRAIN)[-1]["auto_scheduled"], run
