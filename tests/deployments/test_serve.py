@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,8 +102,15 @@ class Stack:
             headers={"Content-Type": "application/json"},
         )
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(request, timeout=30) as answer:
-            return json.load(answer)
+        for _ in range(10):
+            try:
+                with direct.open(request, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as busy:  # As SQLite is at times; clients ask again.
+                if busy.code != 503:
+                    raise
+                time.sleep(1)
+        raise AssertionError("Prefect answered 503 ten times")
 
     def runs(self, **filters: Any) -> list[dict[str, Any]]:
         """Return the runs that Prefect has."""
