@@ -62,6 +62,12 @@ transient: the step is tried again, and writes over what lies there unconfirmed 
 `FINETUNE_READ_SECONDS` |
 | SIGTERM in process | the report's error was `TerminationSignal`, and said nothing | says that a \
 signal stopped the run |
+| SIGKILL before create, by a worker | the hook of the crash deleted the next attempt's endpoint | \
+it leaves what was made after the crash |
+| SIGKILL during the stream, by a worker | the worker told of the crash a second time, and ended \
+the attempt that had begun | a restart waits 90 s |
+| the soak: an event lost by Prefect's server, whose SQLite was locked | a crashed run is not \
+started again; nothing of it bills | open: *Retry*, and PostgreSQL for the server |
 
 Known, and left: where a private cloud is described by `ARM_CLOUD_METADATA_URL`, the SDK asks for
 that description again and again, without a retry of its own; one lost answer fails the step, with a
@@ -116,9 +122,6 @@ def _requests(found: dict[str, dict[str, Any]]) -> str:
         *_table(head, [*by_fault, ("**all**", *_counts(cases, known))]),
         "",
         *_table(("of these", *head[1:]), by_kind),
-        "",
-        "The SDK asks for the cloud's metadata once, without a retry, and only where it does not "
-        "know the cloud by itself, as it knows Azure's: there, nobody sends those requests.",
         "",
         *_broken(known),
     ]
