@@ -237,7 +237,10 @@ def test_a_stack_that_was_killed_comes_back_to_its_run(
     stack.start()
 
     completed = ["COMPLETED"]
-    stack.wait(lambda: stack.runs(id={"any_": [run["id"]]}, state={"type": {"any_": completed}}))
+    # Found dead after three heartbeats, a minute each; started again 90 seconds later.
+    stack.wait(
+        lambda: stack.runs(id={"any_": [run["id"]]}, state={"type": {"any_": completed}}), 600
+    )
     assert 0 == stack.stop(signal.SIGTERM, everyone=False)
     assert [("jobs", "Completed")] == _jobs(stack)
     assert [] == stack.open_meters()
