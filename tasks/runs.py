@@ -9,7 +9,6 @@ from uuid import UUID
 
 import httpx
 from prefect import get_client, get_run_logger
-from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -107,8 +106,7 @@ def owner_of(flow_run_id: str) -> Owner | None:
         run_id = UUID(flow_run_id)
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(run_id).state
-            ended = _last_end(client.read_flow_run_states(run_id))
-            was_cancelled = _was_cancelled(client, run_id)
+            states = client.read_flow_run_states(run_id)
             beats = client.read_events(
                 EventFilter(
                     event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
@@ -122,9 +120,11 @@ def owner_of(flow_run_id: str) -> Owner | None:
         return None
     return Owner(
         # A cancel whose runner died with it ends as a crash, when the heartbeats are missed.
-        state="CANCELLED" if was_cancelled else state.type.value,
+        state="CANCELLED" if _was_cancelled(states) else state.type.value,
         # One that is to be started again does nothing until it is, which may take long.
-        ended_at=ended if state.is_final() or state.is_scheduled() or state.is_pending() else None,
+        ended_at=_last_end(states)
+        if state.is_final() or state.is_scheduled() or state.is_pending()
+        else None,
         heartbeat_at=beats[0].occurred if beats else None,
     )
 
@@ -143,7 +143,7 @@ def restart(flow_run_id: str, most_attempts: int) -> str:
             return f"It is {run.state_name}: nothing to do."
         if owner is not None and _lives(owner):
             return "It gives signs of life: it only could not be heard for a while."
-        if _was_cancelled(client, run.id):
+        if _was_cancelled(client.read_flow_run_states(run.id)):
             return "It was cancelled before it crashed: it stays as it is."
         if run.deployment_id is None:
             return "It belongs to no deployment: nobody would run it."
@@ -173,9 +173,9 @@ def has_completed(flow_run_id: str) -> bool:
     return any(state.is_completed() for state in states)
 
 
-def _was_cancelled(client: SyncPrefectClient, run_id: UUID) -> bool:
+def _was_cancelled(history: list[State[Any]]) -> bool:
     """Say whether the state before its last was Cancelling."""
-    states = sorted(client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
+    states = sorted(history, key=lambda state: state.timestamp)
     return len(states) > 1 and states[-1].is_crashed() and states[-2].is_cancelling()
 
 
