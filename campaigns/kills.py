@@ -324,6 +324,7 @@ class Scene:
             lambda: now if (now := deployed.state(run)) in ends else None,
             END_SECONDS,
             lambda: f"{' or '.join(ends)}: {run} is {deployed.state(run)}",
+            every=1.0,
         )
 
     def _await_strike(self, moment: Moment, process: subprocess.Popen[bytes] | None) -> None:

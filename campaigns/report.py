@@ -66,8 +66,8 @@ signal stopped the run |
 it leaves what was made after the crash |
 | SIGKILL during the stream, by a worker | the worker told of the crash a second time, and ended \
 the attempt that had begun | a restart waits 90 s |
-| the soak: an event lost by Prefect's server, whose SQLite was locked | a crashed run is not \
-started again; nothing of it bills | open: *Retry*, and PostgreSQL for the server |
+| the soak: an event lost by Prefect's server, whose SQLite was locked | a crashed run was not \
+started again; nothing of it billed | `restart-missed` looks at the states themselves |
 
 Known, and left: where a private cloud is described by `ARM_CLOUD_METADATA_URL`, the SDK asks for
 that description again and again, without a retry of its own; one lost answer fails the step, with a

@@ -173,13 +173,16 @@ def answered(url: str, process: subprocess.Popen[Any]) -> None:
     awaited(look, START_SECONDS, lambda: f"{url} answers")
 
 
-def awaited(look: Callable[[], T | None], seconds: float, said: Callable[[], str]) -> T:
+def awaited(
+    look: Callable[[], T | None], seconds: float, said: Callable[[], str], every: float = 0.2
+) -> T:
     """Return what *look* sees, as soon as it sees something.
 
     Args:
         look: Returns None while there is nothing to see.
         seconds: How long to look.
         said: What was waited for, for the error.
+        every: Seconds from look to look.
 
     Raises:
         Patience: It saw nothing in that time.
@@ -188,7 +191,7 @@ def awaited(look: Callable[[], T | None], seconds: float, said: Callable[[], str
     while (seen := look()) is None:
         if time.monotonic() >= end:
             raise Patience(f"not within {seconds:g} s: {said()}")
-        time.sleep(0.1)
+        time.sleep(every)
     return seen
 
 

@@ -13,11 +13,15 @@ RETRAIN = "finetune-chat-model/retrain"
 ON_DEMAND = "finetune-chat-model/finetune-on-demand"
 SWEEP = "sweep-endpoints/sweep-endpoints"
 RESTART = "restart-crashed-run/restart-crashed"
+RESTART_MISSED = "restart-missed-runs/restart-missed"
 
 FINETUNE = (RETRAIN, ON_DEMAND)
 """The deployments that train."""
 
-ALL = (*FINETUNE, SWEEP, RESTART)
+HELPERS = (SWEEP, RESTART, RESTART_MISSED)
+"""Those that look after the runs of :data:`FINETUNE`."""
+
+ALL = (*FINETUNE, *HELPERS)
 
 HEARTBEAT_SECONDS = 60
 """What prefect.yaml sets for the runs of :data:`FINETUNE` (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""

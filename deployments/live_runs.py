@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 
-from .definitions import FINETUNE, SWEEP
+from .definitions import FINETUNE, HELPERS
 
 _POLL_SECONDS = 1.0
 _BEGUN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -79,7 +79,7 @@ def cancel_runs(seconds: float, is_served: Callable[[], bool]) -> list[str]:
 def _paused(client: SyncPrefectClient) -> list[UUID]:
     """Pause every schedule; return the deployments that train."""
     training = _ids(client, FINETUNE)
-    for one in [*training, *_ids(client, [SWEEP])]:
+    for one in [*training, *_ids(client, HELPERS)]:
         client.pause_deployment(one)
     return training
 

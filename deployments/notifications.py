@@ -20,7 +20,7 @@ from lifecycle.errors import ConfigurationError
 from tasks.runs import STILL_BILLING
 
 from .automations import on_event, on_states, put_automation, take_automation_away
-from .definitions import FINETUNE, RESTART, SWEEP
+from .definitions import FINETUNE, HELPERS
 
 FAILED = "finetune: tell that a run has failed"
 LEFT = "finetune: tell that something may still be billing"
@@ -42,7 +42,7 @@ def ensure_notifications(
     *,
     on_success: bool = False,
     finetune: Iterable[str] = FINETUNE,
-    helpers: Iterable[str] = (SWEEP, RESTART),
+    helpers: Iterable[str] = HELPERS,
 ) -> Notifications:
     """Have these blocks told of failures and of what may still be billing.
 

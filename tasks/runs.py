@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect import get_client, get_run_logger
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
     FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
     LogFilter,
     LogFilterTaskRunId,
     TaskRunFilter,
     TaskRunFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.sorting import TaskRunSort
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Crashed
 
+from lifecycle.errors import ConfigurationError
+from lifecycle.orphans import COMES_BACK
 from lifecycle.owners import Owner
 
 PAGE = 200
@@ -103,19 +110,21 @@ def logged_by(flow_run_id: str, task_run_name: str) -> list[str]:
 def owner_of(flow_run_id: str) -> Owner | None:
     """Return what Prefect knows of a run; None where it knows nothing, or does not answer."""
     try:
-        run_id = UUID(flow_run_id)
         with get_client(sync_client=True) as client:
-            state = client.read_flow_run(run_id).state
-            states = client.read_flow_run_states(run_id)
-            beats = client.read_events(
-                EventFilter(
-                    event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
-                    resource=EventResourceFilter(id=[f"prefect.flow-run.{run_id}"]),
-                ),
-                limit=1,
-            ).events
+            return _owner(client, client.read_flow_run(UUID(flow_run_id)))
     except (ValueError, ObjectNotFound, httpx.HTTPError):
         return None
+
+
+def _owner(client: SyncPrefectClient, run: FlowRun) -> Owner | None:
+    state, states = run.state, client.read_flow_run_states(run.id)
+    beats = client.read_events(
+        EventFilter(
+            event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
+            resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]),
+        ),
+        limit=1,
+    ).events
     if state is None:
         return None
     return Owner(
@@ -135,22 +144,85 @@ def restart(flow_run_id: str, most_attempts: int) -> str:
     Returns:
         What was done, or why nothing was.
     """
-    retry: State[Any] = AwaitingRetry()
-    owner = owner_of(flow_run_id)
     with get_client(sync_client=True) as client:
-        run = client.read_flow_run(UUID(flow_run_id))
-        if run.state is None or not run.state.is_crashed():
-            return f"It is {run.state_name}: nothing to do."
-        if owner is not None and _lives(owner):
-            return "It gives signs of life: it only could not be heard for a while."
-        if _was_cancelled(client.read_flow_run_states(run.id)):
-            return "It was cancelled before it crashed: it stays as it is."
-        if run.deployment_id is None:
-            return "It belongs to no deployment: nobody would run it."
-        if run.run_count >= most_attempts:
-            return f"It was started {run.run_count} times: it stays as it is."
-        result = client.set_flow_run_state(run.id, retry)
+        return _restart(client, client.read_flow_run(UUID(flow_run_id)), most_attempts)
+
+
+def _restart(client: SyncPrefectClient, run: FlowRun, most_attempts: int) -> str:
+    retry: State[Any] = AwaitingRetry()
+    owner = _owner(client, run)
+    if run.state is None or not run.state.is_crashed():
+        return f"It is {run.state_name}: nothing to do."
+    if owner is not None and _lives(owner):
+        return "It gives signs of life: it only could not be heard for a while."
+    if owner is not None and owner.state == StateType.CANCELLED.value:
+        return "It was cancelled before it crashed: it stays as it is."
+    if run.deployment_id is None:
+        return "It belongs to no deployment: nobody would run it."
+    if run.run_count >= most_attempts:
+        return f"It was started {run.run_count} times: it stays as it is."
+    result = client.set_flow_run_state(run.id, retry)
     return f"Attempt {run.run_count + 1}: {result.status.value.lower()}."
+
+
+def restart_missed(
+    deployments: Iterable[str], crashed: timedelta, silent: timedelta, most_attempts: int
+) -> dict[str, str]:
+    """Do for these deployments' runs what an automation does that has missed no event.
+
+    Args:
+        deployments: As ``flow/deployment``.
+        crashed: How long ago a run must have crashed to be started again; one of more than a day
+            ago is left, since a sweep ends its job then.
+        silent: How long a run that has given signs of life must be without one to have crashed.
+        most_attempts: How often a run may be started in all.
+
+    Returns:
+        What was done with which run, or why nothing was, by its id.
+
+    Raises:
+        ConfigurationError: There is no such deployment.
+    """
+    now = datetime.now(UTC)
+    done: dict[str, str] = {}
+    with get_client(sync_client=True) as client:
+        watched = [_deployment(client, name) for name in deployments]
+        for run in _runs(client, watched, StateType.RUNNING, StateType.CANCELLING):
+            owner = _owner(client, run)
+            beat = owner.heartbeat_at if owner is not None else None
+            if run.state is None or beat is None:
+                continue
+            if now - max(beat, run.state.timestamp) > silent:
+                message = f"No heartbeat since {beat:%Y-%m-%d %H:%M:%S} UTC."
+                state: State[Any] = Crashed(message=message)
+                result = client.set_flow_run_state(run.id, state)
+                done[str(run.id)] = f"It has crashed: {result.status.value.lower()}. {message}"
+        for run in _runs(client, watched, StateType.CRASHED):
+            if run.state is not None and crashed < now - run.state.timestamp < COMES_BACK:
+                done[str(run.id)] = _restart(client, run, most_attempts)
+    return done
+
+
+def _deployment(client: SyncPrefectClient, name: str) -> UUID:
+    try:
+        return client.read_deployment_by_name(name).id
+    except ObjectNotFound as error:
+        raise ConfigurationError(
+            "there is no such deployment.",
+            where=name,
+            remedy="Name it as FLOW/DEPLOYMENT, as `prefect deployment ls` does.",
+        ) from error
+
+
+def _runs(client: SyncPrefectClient, of: list[UUID], *types: StateType) -> list[FlowRun]:
+    """Return the newest runs of these deployments in a state of these types."""
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types))),
+            deployment_id=FlowRunFilterDeploymentId(any_=of),
+        ),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+    )
 
 
 def _lives(owner: Owner) -> bool:

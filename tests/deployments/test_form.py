@@ -16,7 +16,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.utilities.callables import parameter_schema
 
 from flows.finetune import finetune_chat_model
-from flows.restart import restart_crashed_run
+from flows.restart import restart_crashed_run, restart_missed_runs
 from flows.sweep import sweep_endpoints
 
 RIGHT: dict[str, dict[str, Any]] = {
@@ -34,7 +34,7 @@ SHOWN = [
 
 def fields() -> Iterator[tuple[str, dict[str, Any]]]:
     """Each field of each section, and each that is in none, as the forms are given it."""
-    for flow in (finetune_chat_model, sweep_endpoints, restart_crashed_run):
+    for flow in (finetune_chat_model, sweep_endpoints, restart_crashed_run, restart_missed_runs):
         schema = parameter_schema(flow).model_dump()
         sections = {name: one["properties"] for name, one in schema["definitions"].items()}
         alone = {name: one for name, one in schema["properties"].items() if "$ref" not in one}

@@ -14,7 +14,7 @@ from azureml_emulator.pytest_plugin import RunningEmulator
 from prefect import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 
-from deployments.definitions import ALL, FINETUNE, HEARTBEAT_SECONDS, RETRAIN, SWEEP
+from deployments.definitions import ALL, FINETUNE, HEARTBEAT_SECONDS, RESTART_MISSED, RETRAIN, SWEEP
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,8 @@ def test_schedules_wait_until_a_workspace_is_configured(
         before.schedule.timezone,
         before.schedule.cron,
     )
-    for name in (RETRAIN, SWEEP):
+    scheduled = (RETRAIN, SWEEP, RESTART_MISSED)
+    for name in scheduled:
         assert [False] == [one.active for one in _read(name).schedules]
         assert "paused until a workspace is configured" in (_read(name).description or "")
 
@@ -86,9 +87,8 @@ def test_schedules_wait_until_a_workspace_is_configured(
     said = _python(environ, "-m", "deployments.setup", "--config", "profiles/tiny.yaml")
 
     assert 0 == said.returncode, said.stderr
-    assert [True, True] == [
-        one.active for name in (RETRAIN, SWEEP) for one in _read(name).schedules
-    ]
+    assert [True] * 3 == [one.active for name in scheduled for one in _read(name).schedules]
+    assert list(FINETUNE) == _read(RESTART_MISSED).parameters["deployments"]
     assert "tiny-phi3-stand-in" == _read(RETRAIN).parameters["model"]["name"]
     assert {"apply", "workspace"} == set(_read(SWEEP).parameters)
     for name in (*FINETUNE, SWEEP):

@@ -1,0 +1,104 @@
+"""A look at the states themselves: for crashes, and deaths, whose event Prefect's server lost."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import get_client
+from prefect.events import emit_event
+from prefect.states import Cancelling, Completed, Crashed, Running, State
+
+from flows.restart import restart_missed_runs
+from lifecycle.errors import ConfigurationError
+from lifecycle.waiting import growing, wait_until
+from tasks.runs import owner_of, restart_missed
+
+NOW, LATER = timedelta(0), timedelta(hours=1)
+
+
+@pytest.fixture
+def deployment(prefect_server: str) -> Iterator[str]:
+    """A deployment whose runs nobody picks up, as ``flow/deployment``."""
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow_from_name(f"flow-{uuid.uuid4()}")
+        made = client.create_deployment(flow_id=flow, name="watched")
+        yield f"{client.read_flow(flow).name}/watched"
+        client.delete_deployment(made)
+
+
+def run_in(deployment: str, *states: State[Any]) -> str:
+    """Make a run of the deployment that has just come into these states, one after another."""
+    with get_client(sync_client=True) as client:
+        of = client.read_deployment_by_name(deployment).id
+        run = client.create_flow_run_from_deployment(of)
+        for state in states:
+            client.set_flow_run_state(run.id, state, force=True)
+    return str(run.id)
+
+
+def state_of(run: str) -> str | None:
+    """Return the name of the run's state."""
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(run)).state_name
+
+
+def beat(run: str) -> None:
+    """Give a sign of life of the run, and wait until Prefect knows of it."""
+    emit_event(
+        "prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{run}"}
+    )
+
+    def heard() -> bool | None:
+        owner = owner_of(run)
+        return (owner is not None and owner.heartbeat_at is not None) or None
+
+    wait_until(heard, every=growing(0.2, 1.0), deadline=30)
+
+
+def test_a_crash_that_no_automation_saw_is_started_again(deployment: str) -> None:
+    """Once; what a person has ended, what is over, and what was started often enough is left."""
+    crashed = run_in(deployment, Running(), Crashed())
+    cancelled = run_in(deployment, Running(), Cancelling(), Crashed())
+    completed = run_in(deployment, Running(), Completed())
+    often = run_in(deployment, *([Running(), Crashed()] * 3))
+
+    done = restart_missed([deployment], NOW, LATER, most_attempts=3)
+
+    assert {crashed, cancelled, often} == set(done)
+    assert "Attempt 2: accept." == done[crashed]
+    assert ["AwaitingRetry", "Crashed", "Completed", "Crashed"] == [
+        state_of(run) for run in (crashed, cancelled, completed, often)
+    ]
+    again = restart_missed([deployment], NOW, LATER, most_attempts=3)
+    assert {cancelled, often} == set(again)
+
+
+def test_the_automation_is_given_its_time(deployment: str) -> None:
+    """A run that has only just crashed is not looked at, nor one of another deployment."""
+    run = run_in(deployment, Running(), Crashed())
+
+    assert {} == restart_missed_runs([deployment])
+    assert {} == restart_missed([], NOW, NOW, 3)
+    assert "Crashed" == state_of(run)
+
+
+def test_a_run_that_fell_silent_has_crashed(deployment: str) -> None:
+    """One that never gave a sign may have been told to give none; it is left."""
+    silent, mute = run_in(deployment, Running()), run_in(deployment, Running())
+    beat(silent)
+
+    assert {} == restart_missed([deployment], LATER, LATER, 3)
+    assert [silent] == list(restart_missed([deployment], LATER, NOW, 3))
+
+    assert ("Crashed", "Running") == (state_of(silent), state_of(mute))
+
+
+def test_a_deployment_that_is_not_there_is_named(prefect_server: str) -> None:
+    """A typing error would else look after nothing, for ever."""
+    with pytest.raises(ConfigurationError, match="no-flow/nowhere: there is no such deployment"):
+        restart_missed(["no-flow/nowhere"], NOW, NOW, 3)
