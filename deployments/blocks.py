@@ -15,7 +15,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.notifications import (
     CustomWebhookNotificationBlock,
@@ -30,7 +29,9 @@ from prefect.blocks.notifications import (
 )
 from pydantic import ValidationError
 
-from lifecycle.errors import ConfigurationError, FinetuneError
+from lifecycle.errors import ConfigurationError
+
+from .command import exit_code
 
 TYPES: dict[str, type[NotificationBlock]] = {
     kind.get_block_type_slug(): kind
@@ -57,16 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--from", required=True, metavar="NAME", dest="variable", help="an environment variable"
     )
     chosen = parser.parse_args(arguments)
-    try:
+
+    def save() -> None:
         save_block(chosen.block, chosen.variable)
-    except FinetuneError as error:
-        print(f"blocks: {error}", file=sys.stderr)
-        return 2
-    except httpx.HTTPError as error:
-        print(f"blocks: Prefect did not answer: {error}", file=sys.stderr)
-        return 1
-    print(f"Saved {chosen.block}: python -m deployments.setup --notify {chosen.block}")
-    return 0
+        print(f"Saved {chosen.block}: python -m deployments.setup --notify {chosen.block}")
+
+    return exit_code("blocks", save)
 
 
 def save_block(block: str, variable: str, environ: Mapping[str, str] = os.environ) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import httpx
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
@@ -22,9 +21,10 @@ from prefect.exceptions import ObjectNotFound
 
 from lifecycle.auth import WorkspaceResult, authenticate
 from lifecycle.config import check_config, check_workspace, read_values
-from lifecycle.errors import ConfigurationError, FinetuneError, Refused
+from lifecycle.errors import ConfigurationError
 
 from .automations import ensure_automations
+from .command import exit_code
 from .definitions import ALL, FINETUNE, RETRAIN
 from .notifications import check_blocks, ensure_notifications
 from .variables import notified, with_workspace
@@ -44,30 +44,26 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--notify-success", action="store_true", help="tell of these, too")
     chosen = parser.parse_args(arguments)
-    try:
-        values = with_workspace(read_values(chosen.config, chosen.set))
-        source = None if chosen.config is None else str(chosen.config)
-        if chosen.config is not None:
-            check_config(values, source=source)
-        blocks = notified() if chosen.notify is None else chosen.notify
-        check_blocks(blocks)
-        workspace = authenticate(check_workspace(values, source=source))
-        configure(workspace, values)
-        made = ensure_automations()
-        told = ensure_notifications(blocks, on_success=chosen.notify_success)
-        start_schedules()
-    except FinetuneError as error:
-        print(f"setup: {error}", file=sys.stderr)
-        return 2 if isinstance(error, Refused) else 1
-    except httpx.HTTPError as error:
-        print(f"setup: Prefect did not answer: {error}", file=sys.stderr)
-        return 1
+    return exit_code("setup", lambda: _set_up(chosen))
+
+
+def _set_up(chosen: argparse.Namespace) -> None:
+    values = with_workspace(read_values(chosen.config, chosen.set))
+    source = None if chosen.config is None else str(chosen.config)
+    if chosen.config is not None:
+        check_config(values, source=source)
+    blocks = notified() if chosen.notify is None else chosen.notify
+    check_blocks(blocks)
+    workspace = authenticate(check_workspace(values, source=source))
+    configure(workspace, values)
+    made = ensure_automations()
+    told = ensure_notifications(blocks, on_success=chosen.notify_success)
+    start_schedules()
     print(f"Workspace {workspace.ref.name} in {workspace.region}; {RETRAIN} is scheduled.")
     for name in (*made, *told.made):
         print(f"Automation: {name}")
     for name in told.removed:
         print(f"Removed, since it was not asked for: {name}")
-    return 0
 
 
 def configure(

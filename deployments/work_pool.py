@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectAlreadyExists
@@ -22,7 +21,9 @@ from prefect.workers.utilities import get_default_base_job_template_for_infrastr
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lifecycle.errors import ConfigurationError, FinetuneError
+from lifecycle.errors import ConfigurationError
+
+from .command import exit_code
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,16 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m deployments.work_pool", description=__doc__)
     parser.add_argument("file", type=Path, metavar="FILE")
     chosen = parser.parse_args(arguments)
-    try:
+
+    def make() -> None:
         name = ensure_work_pool(chosen.file)
-    except FinetuneError as error:
-        print(f"work_pool: {error}", file=sys.stderr)
-        return 2
-    except httpx.HTTPError as error:
-        print(f"work_pool: Prefect did not answer: {error}", file=sys.stderr)
-        return 1
-    print(f"Work pool {name}; a worker of it: prefect worker start --pool {name}")
-    return 0
+        print(f"Work pool {name}; a worker of it: prefect worker start --pool {name}")
+
+    return exit_code("work_pool", make)
 
 
 def ensure_work_pool(path: Path) -> str:

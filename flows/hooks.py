@@ -67,9 +67,15 @@ def _put_away(
     with deferred_signals():
         try:
             _see_gone(flow_run, logger, told, cancel_job=cancel_job, born_until=born_until)
-        except Exception as problem:
-            told.trouble = str(problem)
-            named = problem.resources if isinstance(problem, StillBilling) else []
+        except Exception as trouble:
+            problems = trouble.exceptions if isinstance(trouble, ExceptionGroup) else [trouble]
+            told.trouble = "; ".join(str(problem) for problem in problems)
+            named = [
+                name
+                for problem in problems
+                if isinstance(problem, StillBilling)
+                for name in problem.resources
+            ]
             tell_still_billing(named or [f"resources of run {flow_run.id}"], flow_run)
             raise
         finally:
@@ -84,25 +90,43 @@ def _see_gone(
     cancel_job: bool,
     born_until: datetime | None,
 ) -> None:
-    run_id = str(flow_run.id)
     ref = authenticate(WorkspaceSpec.model_validate(flow_run.parameters.get("workspace") or {})).ref
+    # The endpoint first: it bills for longer. The job also where endpoints may not even be listed.
+    problems = []
     try:
-        # The endpoint first: it bills for longer.
-        window = UNANSWERED_WINDOW_SECONDS if is_under_way(run_id, "create_endpoint") else 0.0
-        told.endpoints = leftovers.put_away_endpoints(
-            ref,
-            run_id,
-            born_until=born_until,
-            spare_kept=has_completed(run_id),
-            window_seconds=window,
-            operation_seconds=_operation_seconds(flow_run),
-        )
-        for name in told.endpoints:
-            logger.warning("Endpoint %s, which the run left, is deleted", name)
-    finally:
-        # Also where the endpoints may not even be listed.
+        _see_endpoints_gone(flow_run, ref, logger, told, born_until)
+    except Exception as problem:
+        problems.append(problem)
+    try:
         if cancel_job:
             _see_ended(flow_run, ref, logger, told)
+    except Exception as problem:
+        problems.append(problem)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise ExceptionGroup("Neither the endpoints nor the job could be put away", problems)
+
+
+def _see_endpoints_gone(
+    flow_run: FlowRun,
+    ref: WorkspaceRef,
+    logger: LoggerAdapter[Any],
+    told: Told,
+    born_until: datetime | None,
+) -> None:
+    run_id = str(flow_run.id)
+    window = UNANSWERED_WINDOW_SECONDS if is_under_way(run_id, "create_endpoint") else 0.0
+    told.endpoints = leftovers.put_away_endpoints(
+        ref,
+        run_id,
+        born_until=born_until,
+        spare_kept=has_completed(run_id),
+        window_seconds=window,
+        operation_seconds=_operation_seconds(flow_run),
+    )
+    for name in told.endpoints:
+        logger.warning("Endpoint %s, which the run left, is deleted", name)
 
 
 def _see_ended(

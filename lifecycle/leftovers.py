@@ -43,6 +43,10 @@ class EndpointSummary(Result):
     expires_at: str | None = Field(title="Expires at", description="The tag's text.")
     keep: bool = Field(title="Keep", description="Whether the tag that protects it is there.")
 
+    def is_left(self, owner: str, *, spare_kept: bool) -> bool:
+        """Say whether it is of this run, and not one that was kept and is to be spared."""
+        return self.owner == owner and not (spare_kept and self.keep)
+
     def is_after(self, moment: datetime) -> bool:
         """Say whether its tag says that it was made later; False where it says no time."""
         try:
@@ -99,11 +103,10 @@ def put_away_endpoints(
     end = clock.monotonic() + window_seconds
     gone: list[str] = []
     while True:
-        found = _of_run(ref, owner, clock)
         names = [
             one.name
-            for one in found
-            if not (spare_kept and one.keep)
+            for one in _patiently_listed(ref, owner, clock)
+            if one.is_left(owner, spare_kept=spare_kept)
             and not (born_until is not None and one.is_after(born_until))
         ]
         failed = delete_endpoints(ref, names, operation_seconds=operation_seconds, clock=clock)
@@ -131,11 +134,7 @@ def ask_endpoints_away(ref: WorkspaceRef, owner: str, *, spare_kept: bool = Fals
     Raises:
         ServiceError: Azure does not list them.
     """
-    names = [
-        found.name
-        for found in list_ours(ref)
-        if found.owner == owner and not (spare_kept and found.keep)
-    ]
+    names = [one.name for one in list_ours(ref) if one.is_left(owner, spare_kept=spare_kept)]
     for name in names:
         with suppress(StillBilling):
             request_delete(ref, name, deadline_seconds=0)
@@ -255,13 +254,13 @@ class _Cluster:
             return None
 
 
-def _of_run(ref: WorkspaceRef, owner: str, clock: Clock) -> list[EndpointSummary]:
-    """List the run's endpoints; errors that may pass are waited out."""
+def _patiently_listed(ref: WorkspaceRef, owner: str, clock: Clock) -> list[EndpointSummary]:
+    """List our endpoints; errors that may pass are waited out, and others name the run."""
     trouble: list[ServiceError] = []
 
     def look() -> list[EndpointSummary] | None:
         try:
-            return [found for found in list_ours(ref) if found.owner == owner]
+            return list_ours(ref)
         except ServiceError as error:
             if not error.transient and error.status != 401:
                 raise
