@@ -65,7 +65,9 @@ KINDS = (
 _OF_A_CREW = ("UI cancel", "worker SIGTERM", "host death")
 _TO_THE_RUN = ("SIGKILL", "SIGTERM", "SIGINT", "double SIGTERM")
 # After these a run is to be started again.
-_KILLED = ("SIGKILL", "host death")
+_KILLED = ("SIGKILL", "worker SIGTERM", "host death")
+# Of these nobody is left who would know; a runner that is told to end ends its runs at once.
+_HOSTS_DEATH = ("worker SIGTERM", "host death")
 # By these a person ends it for good.
 _ENDING = ("SIGINT", "UI cancel")
 
@@ -298,7 +300,7 @@ class Scene:
         if kind in _KILLED and end == "completed" and deployed.attempts(run) < 2:
             raise MissedError("the run had completed")
         bound = BOUND_SECONDS
-        if kind == "host death":
+        if kind in _HOSTS_DEATH:
             bound += LATE_HEARTBEATS * deployed.HEARTBEAT_SECONDS
         seen = settled(self.control, max(bound - (time.monotonic() - struck), 20.0))
         problems = broken_promises(seen, [run]) + outstayed(seen, wall, bound)
@@ -378,8 +380,9 @@ class Scene:
             self._after_expiry()
 
     def _after_expiry(self) -> list[str]:
-        """Sweep as of the hour at which every endpoint of now has expired; the job ends itself."""
+        """Sweep as of the minute in which the endpoints of now have expired; the job ends itself."""
         from lifecycle.auth import WorkspaceSpec, authenticate
+        from lifecycle.config import load_config
         from lifecycle.sweep import sweep
 
         awaited(
@@ -388,7 +391,8 @@ class Scene:
             lambda: "the job ends by itself",
         )
         ref = authenticate(WorkspaceSpec()).ref
-        swept = sweep(ref, True, datetime.now(UTC) + timedelta(hours=5))
+        minutes = load_config(PROFILE, QUICK).endpoint.expires_after_minutes + 1
+        swept = sweep(ref, True, datetime.now(UTC) + timedelta(minutes=minutes))
         problems = [f"not swept: {failure.name}: {failure.error}" for failure in swept.failed]
         return problems + broken_promises(settled(self.control, 20))
 

@@ -157,10 +157,9 @@ def _kills(found: dict[str, dict[str, Any]]) -> str:
         "[deployments/automations.py](../deployments/automations.py) are at work, so that a run "
         "that crashed comes back by itself: it must then complete with the one job it had. An "
         f"endpoint that was there at the blow must be gone {kills.BOUND_SECONDS:g} s later, after "
-        "a host's death three heartbeats more. A run that a person ends must be cancelled. "
-        "In process, "
-        "SIGKILL leaves nobody: what is checked is that a sweep of the hour at which the endpoint "
-        "has expired puts it away.",
+        "a host's or a worker's death three heartbeats more. A run that a person ends must be "
+        "cancelled. In process, SIGKILL leaves nobody: what is checked is that a sweep of the "
+        "minute in which the endpoint has expired puts it away.",
         "",
         "Command: `make campaign-kills`, no seed: the cells are run in the order of their list, "
         "which begins with one for each way to die and each moment. "

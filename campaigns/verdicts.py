@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -21,6 +22,7 @@ SETTLE_SECONDS = 5.0
 
 # What Python and Prefect raise for a signal.
 _SIGNALS = ("KeyboardInterrupt", "TerminationSignal")
+_FIRST_ENDPOINT = re.compile("/onlineEndpoints/([^/]+-a1)(?:/|$)")
 
 Row = dict[str, Any]
 
@@ -102,20 +104,22 @@ def retrained(seen: Seen, run_id: str) -> list[str]:
 
 
 def outstayed(seen: Seen, struck: float, seconds: float) -> list[str]:
-    """Return the endpoints that were there at a blow and billed for longer after it than they may.
+    """Return the endpoints of the attempt that a blow hit which billed for longer than they may.
+
+    That attempt is each run's first; its endpoint may come into being after the blow.
 
     Args:
         seen: What the emulator saw.
         struck: When the blow fell, in seconds since 1970.
-        seconds: How long they may.
+        seconds: How long they may, from the blow or, where that came later, their birth.
     """
     found = []
     for meter in seen.meters:
         began, stopped = _seconds(meter["began"]), _seconds(meter["stopped"])
-        is_endpoints = meter["kind"] in ("endpoint", "deployment")
-        if is_endpoints and began <= struck < stopped and stopped - struck > seconds:
-            name = _tail(meter["resource"])
-            found.append(f"{name} was billed for {stopped - struck:.0f} s more, not {seconds:g}")
+        first = _FIRST_ENDPOINT.search(meter["resource"])
+        billed = stopped - max(began, struck)
+        if first and billed > seconds:
+            found.append(f"{first[1]} was billed for {billed:.0f} s more, not {seconds:g}")
     return found
 
 

@@ -159,7 +159,8 @@ def test_a_run_that_comes_back_has_one_job() -> None:
         ("10:00:00", "10:01:31", True),
         ("10:00:00", None, True),
         ("09:50:00", "09:59:00", False),
-        ("10:00:02", "10:09:00", False),  # Of the attempt that followed.
+        ("10:00:02", "10:01:31", False),
+        ("10:00:02", "10:01:33", True),  # Its create was in flight at the blow.
     ],
 )
 def test_an_endpoint_that_outstays_its_bound_is_named(
@@ -174,6 +175,8 @@ def test_an_endpoint_that_outstays_its_bound_is_named(
     struck = datetime.fromisoformat(day.format("10:00:00")).timestamp()
 
     assert is_found == bool(outstayed(Seen([meter], [], []), struck, 90))
+    theirs = meter | {"resource": meter["resource"].replace("-a1", "-a2")}
+    assert [] == outstayed(Seen([theirs], [], []), struck, 90)
 
 
 def test_a_failed_run_says_an_error_of_ours() -> None:
