@@ -380,7 +380,7 @@ class Scene:
             self._after_expiry()
 
     def _after_expiry(self) -> list[str]:
-        """Sweep as of the minute in which the endpoints of now have expired; the job ends itself."""
+        """Sweep as of the minute when the endpoints of now have expired; the job ends by itself."""
         from lifecycle.auth import WorkspaceSpec, authenticate
         from lifecycle.config import load_config
         from lifecycle.sweep import sweep
