@@ -24,6 +24,7 @@
     │   └── JobDeadlineExceeded
     ├── RegistrationError             the trained model could not be registered
     ├── EndpointError                 the endpoint or its deployment did not come up
+    │   ├── EndpointRefused           Azure said no, and made nothing
     │   └── EndpointTaken             the name is another owner's
     ├── ScoringError                  the endpoint answered, but with no usable reply
     └── StillBilling                  something that costs money may be left
@@ -260,6 +261,13 @@ class EndpointError(FinetuneError):
 
     code = "EndpointError"
     default_remedy = "Read the deployment's log; the failed deployment has been deleted."
+
+
+class EndpointRefused(EndpointError):
+    """Raised when Azure refuses an endpoint, a deployment or a change of one: nothing was made."""
+
+    code = "EndpointRefused"
+    default_remedy = "Read what Azure said; this identity may lack a right, or the region a quota."
 
 
 class EndpointTaken(EndpointError):

@@ -33,10 +33,12 @@ BASE_MODEL_TAG = "finetune-base-model"
 TRAINED_MODEL_OUTPUT = "mlflow_model_folder"
 JOB_OUTPUT = "trained_model"
 CANCEL_SECONDS = 600.0
+# For so long a job that Azure has taken may not be found yet.
+UNSEEN_SECONDS = 60.0
 ENDED = frozenset({"Completed", "Failed", "Canceled"})
+UNSUCCESSFUL = frozenset({"Failed", "Canceled"})
 JOB_LIFE = timedelta(days=21)
 
-_UNSUCCESSFUL = frozenset({"Failed", "Canceled"})
 _JOB_LIFE_MINUTES = JOB_LIFE // timedelta(minutes=1)
 
 
@@ -194,7 +196,7 @@ def submit_job(ref: WorkspaceRef, plan: Plan, training: TrainingSpec, flow_run_i
         ServiceError: Azure refused it, or did not answer and has no such job.
     """
     newest = find_job(ref, flow_run_id)
-    if newest is not None and newest.status not in _UNSUCCESSFUL:
+    if newest is not None and newest.status not in UNSUCCESSFUL:
         return newest
     attempt = 1 if newest is None else newest.attempt + 1
     name = job_name(flow_run_id, attempt)
@@ -275,7 +277,8 @@ def cancel_job(
     """Cancel the job and wait until it has ended; a job that has ended is left alone.
 
     The cancel is sent at once. Azure refuses one while a job is Finalizing, and answers 409 or
-    5xx when busy: it is then sent again until the deadline.
+    5xx when busy: it is then sent again until the deadline. A job that is not found is believed
+    not to be there after :data:`UNSEEN_SECONDS`.
 
     Args:
         ref: The workspace.
@@ -290,7 +293,7 @@ def cancel_job(
         StillBilling: It was still live at the deadline.
         ServiceError: Azure has no such job, or this identity may not cancel it.
     """
-    attempt = _Cancel(ref, name)
+    attempt = _Cancel(ref, name, clock)
     status = wait_until(
         attempt.look, every=growing(0.5, 10.0), deadline=deadline_seconds, clock=clock
     )
@@ -312,12 +315,14 @@ def status_of(job: Job) -> str:
 class _Cancel:
     """Sends the cancel until it is accepted, and looks until the job has ended."""
 
-    def __init__(self, ref: WorkspaceRef, name: str) -> None:
+    def __init__(self, ref: WorkspaceRef, name: str, clock: Clock) -> None:
         self.status = "live, as far as is known,"
         self.refusal: ServiceError | None = None
         self._ref = ref
         self._name = name
         self._is_accepted = False
+        self._clock = clock
+        self._unseen_until = clock.monotonic() + UNSEEN_SECONDS
 
     def look(self) -> str | None:
         try:
@@ -331,8 +336,9 @@ class _Cancel:
                     jobs.begin_cancel(self._name, polling=False)
                     self._is_accepted = True
         except ServiceError as error:
+            is_unseen = error.status == 404 and self._clock.monotonic() < self._unseen_until
             # 400: it is Finalizing. 401: the token has just expired.
-            if not error.transient and error.status not in (400, 401, 409):
+            if not (error.transient or is_unseen or error.status in (400, 401, 409)):
                 raise
             self.refusal = error
         return None

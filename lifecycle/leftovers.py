@@ -23,7 +23,7 @@ from lifecycle.deletion import (
 )
 from lifecycle.endpoint import CREATED_TAG, EXPIRES_TAG, KEEP_TAG, OWNER_TAG
 from lifecycle.errors import ServiceError, StillBilling
-from lifecycle.job import cancel_job, find_job
+from lifecycle.job import UNSUCCESSFUL, JobRef, cancel_job, find_job
 from lifecycle.operation import state_of
 from lifecycle.plain import Result
 from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, wait_until
@@ -150,7 +150,8 @@ def put_away_job(
         ref: The workspace.
         owner: The flow run's id.
         window_seconds: For how long a job may still appear, because its submit was sent just
-            before its run ended.
+            before its run ended; also beside one that failed or was canceled, since that is when
+            a run submits another.
         clock: Whose time passes.
 
     Returns:
@@ -160,13 +161,15 @@ def put_away_job(
         StillBilling: It could not be seen ended.
         ServiceError: Azure cannot be asked.
     """
-    job = wait_until(
-        lambda: find_job(ref, owner),
-        every=growing(0.5, LOOK_AGAIN_SECONDS),
-        deadline=window_seconds,
-        clock=clock,
-    )
-    return None if job is None else cancel_job(ref, job.name, clock=clock)
+    newest: JobRef | None = None
+
+    def look() -> JobRef | None:
+        nonlocal newest
+        newest = find_job(ref, owner)
+        return None if newest is None or newest.status in UNSUCCESSFUL else newest
+
+    wait_until(look, every=growing(0.5, LOOK_AGAIN_SECONDS), deadline=window_seconds, clock=clock)
+    return None if newest is None else cancel_job(ref, newest.name, clock=clock)
 
 
 def put_away_cluster(

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lifecycle.azure import translated
-from lifecycle.errors import EndpointError, ServiceError
+from lifecycle.errors import EndpointError, EndpointRefused, ServiceError
 from lifecycle.waiting import Clock, growing, wait_until
 
 if TYPE_CHECKING:
     from azure.core.polling import LROPoller
+
+# For so long what Azure has agreed to make may not be found yet.
+UNSEEN_SECONDS = 60.0
 
 _SETTLED = frozenset({"Succeeded", "Failed", "Canceled", "Deleting"})
 
@@ -43,26 +46,34 @@ def carry_out(change: Change, *, deadline_seconds: float, clock: Clock) -> Any:
     """Make the change, wait for its end, and return the entity, which is ``Succeeded``.
 
     Raises:
-        EndpointError: Azure refused it, the operation failed, or the deadline passed.
+        EndpointRefused: Azure refused it.
+        EndpointError: The operation failed, or the deadline passed.
         ServiceError: Azure did not answer, and the resource does not show the change;
             ``transient``, since the change may be asked for again.
     """
     end = clock.monotonic() + deadline_seconds
     trouble: ServiceError | None = None
     if change.begin is not None:
+        poller = None
         try:
             with translated(change.doing, where=change.where):
-                entity = _result(change.begin(), deadline_seconds, clock)
-        except ServiceError as error:
-            if not error.transient:
-                raise EndpointError(
-                    error.message, where=change.where, remedy=error.remedy
-                ) from error
-            trouble = error
-        else:
+                poller = change.begin()
+                entity = _result(poller, deadline_seconds, clock)
             # Right after its operation succeeded, a resource may still say "Updating".
             if state_of(entity) == "Succeeded":
                 return entity
+        except ServiceError as error:
+            if error.transient:
+                trouble = error
+            elif poller is None:
+                raise EndpointRefused(
+                    error.message, where=change.where, remedy=error.remedy
+                ) from error
+            # Right after it, a resource may also not be found yet.
+            elif error.status != 404:
+                raise EndpointError(
+                    error.message, where=change.where, remedy=error.remedy
+                ) from error
     return _settled(change, trouble, end - clock.monotonic(), deadline_seconds, clock)
 
 
@@ -90,15 +101,28 @@ def _settled(
     deadline_seconds: float,
     clock: Clock,
 ) -> Any:
+    unseen_until = clock.monotonic() + UNSEEN_SECONDS
+
     def look() -> Any | None:
+        nonlocal unseen_until
         try:
             entity = change.look()
         except ServiceError as error:
             if error.transient:
                 return None
             raise
-        if entity is None and trouble is not None:
-            raise trouble
+        if entity is None:
+            if trouble is not None:
+                raise trouble
+            if clock.monotonic() >= unseen_until:
+                raise EndpointError(
+                    f"Azure agreed to it, and {UNSEEN_SECONDS:.0f} seconds later there is no such "
+                    f"resource: {change.doing}.",
+                    where=change.where,
+                    remedy="Look whether somebody has deleted it, and run again.",
+                )
+            return None
+        unseen_until = clock.monotonic() + UNSEEN_SECONDS
         return entity if state_of(entity) in _SETTLED else None
 
     entity = wait_until(look, every=growing(0.5, 5.0), deadline=max(seconds_left, 0.0), clock=clock)

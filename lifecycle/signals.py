@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -11,6 +12,8 @@ from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 _DEFERRED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -51,7 +54,8 @@ def with_cleanup(
 
     Args:
         body: What may be interrupted.
-        cleanup: What must run. It is given the exception in flight, or None.
+        cleanup: What must run. It is given the exception in flight, or None. What it raises never
+            takes the place of an exception in flight, which takes it as a note.
         last: Whether nothing follows in this run.
 
     Outside the main thread it is a plain ``finally``.
@@ -64,7 +68,13 @@ def with_cleanup(
         if not has_begun:
             deferral.begin()
             has_begun = True
-            cleanup(outcome)
+            try:
+                cleanup(outcome)
+            except Exception as problem:
+                if outcome is None:
+                    raise
+                logger.exception("The cleanup failed")
+                outcome.add_note(f"The cleanup failed: {problem}")
 
     try:
         try:

@@ -16,7 +16,7 @@ from lifecycle.endpoint import (
     EndpointSpec,
     EndpointState,
 )
-from lifecycle.errors import EndpointError, ServiceError, StillBilling
+from lifecycle.errors import EndpointRefused, ServiceError, StillBilling
 from lifecycle.registration import RegisteredModel
 from lifecycle.report import RunReport
 from lifecycle.scoring import Conversation
@@ -130,7 +130,7 @@ def put_away_endpoint(
     """
     assert report.endpoint is not None
     logger, name = get_run_logger(), report.endpoint["name"]
-    is_unanswered = not report.endpoint["created"] and not isinstance(outcome, EndpointError)
+    is_unanswered = not report.endpoint["created"] and not isinstance(outcome, EndpointRefused)
     report.may_bill(f"onlineEndpoints/{name}")
     logger.info("Deleting endpoint %s; Ctrl-C waits until it is gone", name)
     try:

@@ -115,22 +115,24 @@ def put_away_job(
         return True
     assert report.flow_run_id is not None
     logger = get_run_logger()
-    if report.resumable and _comes_back(report.flow_run_id, outcome):
-        logger.warning("The job, if there is one, goes on: the next attempt adopts it")
-        return False
     name = report.job["name"] if report.job else lifecycle.job_name(report.flow_run_id, 1)
     report.may_bill(f"jobs/{name}")
+    if report.resumable and _comes_back(report.flow_run_id, outcome):
+        report.is_gone(f"jobs/{name}")
+        logger.warning("The job, if there is one, goes on: the next attempt adopts it")
+        return False
     logger.info("Canceling job %s; Ctrl-C waits until it has ended", name)
     try:
-        # A submit that was interrupted may take effect yet; one that failed has looked itself.
-        is_known = isinstance(outcome, Exception) or report.job is not None
-        ended = leftovers.put_away_job(
-            workspace,
-            report.flow_run_id,
-            window_seconds=0.0 if is_known else UNANSWERED_SECONDS,
-        )
-        if report.job is not None and ended is not None:
-            report.job["status"] = ended
+        if report.job is not None:
+            report.job["status"] = lifecycle.cancel_job(workspace, name)
+        else:
+            # A submit that was interrupted, or not answered, may take effect yet.
+            is_refused = isinstance(outcome, FinetuneError) and not outcome.transient
+            leftovers.put_away_job(
+                workspace,
+                report.flow_run_id,
+                window_seconds=0.0 if is_refused else UNANSWERED_SECONDS,
+            )
         report.is_gone(f"jobs/{name}")
     except FinetuneError as problem:
         logger.error("%s", problem)

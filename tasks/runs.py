@@ -29,15 +29,20 @@ from prefect.events import emit_event
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.states import AwaitingRetry, Crashed
+from prefect.states import AwaitingRetry, Crashed, Running
 
 from lifecycle.errors import ConfigurationError
 from lifecycle.orphans import COMES_BACK
 from lifecycle.owners import Owner
+from lifecycle.waiting import SYSTEM_CLOCK, Clock
 
 PAGE = 200
 # A run whose process is being ended may still be heard of.
 LAST_WORDS = timedelta(seconds=30)
+# A run that lives has been heard of in this time; longer than three heartbeats.
+ALIVE = timedelta(minutes=5)
+# How long the start of a run's process may take.
+STARTING = timedelta(hours=1)
 
 STILL_BILLING = "finetune.still-billing"
 """The event that says what a run may have left; its payload has the names, ``resources``."""
@@ -68,10 +73,15 @@ def tell_still_billing(resources: list[str], of: FlowRun | None = None) -> None:
 
 
 def is_cancelled(flow_run_id: str) -> bool:
-    """Say whether somebody has cancelled the run; also False where Prefect does not answer."""
+    """Say whether somebody has cancelled the run, or deleted it from Prefect.
+
+    Also False where Prefect does not answer.
+    """
     try:
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(UUID(flow_run_id)).state
+    except ObjectNotFound:
+        return True
     except httpx.HTTPError:
         return False
     return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
@@ -141,6 +151,10 @@ def _owner(client: SyncPrefectClient, run: FlowRun) -> Owner | None:
 def restart(flow_run_id: str, most_attempts: int) -> str:
     """Have a crashed run started again by whoever runs its deployment, as *Retry* in the UI does.
 
+    One that gives signs of life is Running again: Prefect knows it as crashed because it could not
+    be heard, or because a process worker told of an earlier attempt's crash late, and would let
+    nobody cancel it.
+
     Returns:
         What was done, or why nothing was.
     """
@@ -149,24 +163,32 @@ def restart(flow_run_id: str, most_attempts: int) -> str:
 
 
 def _restart(client: SyncPrefectClient, run: FlowRun, most_attempts: int) -> str:
-    retry: State[Any] = AwaitingRetry()
     owner = _owner(client, run)
+    # Only now: somebody else may have started it while the answers came.
+    run = client.read_flow_run(run.id)
     if run.state is None or not run.state.is_crashed():
         return f"It is {run.state_name}: nothing to do."
-    if owner is not None and _lives(owner):
-        return "It gives signs of life: it only could not be heard for a while."
     if owner is not None and owner.state == StateType.CANCELLED.value:
         return "It was cancelled before it crashed: it stays as it is."
+    if owner is not None and _lives(owner):
+        running: State[Any] = Running(message="It gives signs of life.")
+        client.set_flow_run_state(run.id, running, force=True)
+        return "It gives signs of life: it is Running again."
     if run.deployment_id is None:
         return "It belongs to no deployment: nobody would run it."
     if run.run_count >= most_attempts:
         return f"It was started {run.run_count} times: it stays as it is."
+    retry: State[Any] = AwaitingRetry()
     result = client.set_flow_run_state(run.id, retry)
     return f"Attempt {run.run_count + 1}: {result.status.value.lower()}."
 
 
 def restart_missed(
-    deployments: Iterable[str], crashed: timedelta, silent: timedelta, most_attempts: int
+    deployments: Iterable[str],
+    crashed: timedelta,
+    silent: timedelta,
+    most_attempts: int,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> dict[str, str]:
     """Do for these deployments' runs what an automation does that has missed no event.
 
@@ -175,7 +197,10 @@ def restart_missed(
         crashed: How long ago a run must have crashed to be started again; one of more than a day
             ago is left, since a sweep ends its job then.
         silent: How long a run that has given signs of life must be without one to have crashed.
+            It is given a fifth of that once more: where it was Prefect that could not be reached,
+            a run that lives is heard of then.
         most_attempts: How often a run may be started in all.
+        clock: Whose time passes.
 
     Returns:
         What was done with which run, or why nothing was, by its id.
@@ -183,24 +208,35 @@ def restart_missed(
     Raises:
         ConfigurationError: There is no such deployment.
     """
-    now = datetime.now(UTC)
     done: dict[str, str] = {}
     with get_client(sync_client=True) as client:
         watched = [_deployment(client, name) for name in deployments]
-        for run in _runs(client, watched, StateType.RUNNING, StateType.CANCELLING):
-            owner = _owner(client, run)
-            beat = owner.heartbeat_at if owner is not None else None
-            if run.state is None or beat is None:
-                continue
-            if now - max(beat, run.state.timestamp) > silent:
-                message = f"No heartbeat since {beat:%Y-%m-%d %H:%M:%S} UTC."
-                state: State[Any] = Crashed(message=message)
-                result = client.set_flow_run_state(run.id, state)
-                done[str(run.id)] = f"It has crashed: {result.status.value.lower()}. {message}"
         for run in _runs(client, watched, StateType.CRASHED):
-            if run.state is not None and crashed < now - run.state.timestamp < COMES_BACK:
+            if run.state is not None and crashed < clock.now() - run.state.timestamp < COMES_BACK:
                 done[str(run.id)] = _restart(client, run, most_attempts)
+        if _dead(client, watched, silent, clock.now()):
+            clock.sleep(silent.total_seconds() / 5)
+        for run, reason in _dead(client, watched, silent, clock.now()):
+            state: State[Any] = Crashed(message=reason)
+            result = client.set_flow_run_state(run.id, state)
+            done[str(run.id)] = f"It has crashed: {result.status.value.lower()}. {reason}"
     return done
+
+
+def _dead(
+    client: SyncPrefectClient, watched: list[UUID], silent: timedelta, now: datetime
+) -> list[tuple[FlowRun, str]]:
+    """Return the runs of these deployments that nobody is at work on any longer, and why so."""
+    dead = []
+    for run in _runs(client, watched, StateType.RUNNING, StateType.CANCELLING):
+        owner = _owner(client, run)
+        beat = owner.heartbeat_at if owner is not None else None
+        if run.state and beat and now - max(beat, run.state.timestamp) > silent:
+            dead.append((run, f"No heartbeat since {beat:%Y-%m-%d %H:%M:%S} UTC."))
+    for run in _runs(client, watched, StateType.PENDING):
+        if run.state and now - run.state.timestamp > STARTING:
+            dead.append((run, f"It has not begun since {run.state.timestamp:%H:%M:%S} UTC."))
+    return dead
 
 
 def _deployment(client: SyncPrefectClient, name: str) -> UUID:
@@ -226,10 +262,11 @@ def _runs(client: SyncPrefectClient, of: list[UUID], *types: StateType) -> list[
 
 
 def _lives(owner: Owner) -> bool:
-    """Say whether a crashed run has been heard of since, longer after than a dying one is."""
+    """Say whether a crashed run is heard of, longer after than a dying one is."""
     if owner.ended_at is None or owner.heartbeat_at is None:
         return False
-    return owner.heartbeat_at - owner.ended_at > LAST_WORDS
+    is_new = datetime.now(UTC) - owner.heartbeat_at < ALIVE
+    return is_new and owner.heartbeat_at - owner.ended_at > LAST_WORDS
 
 
 def has_completed(flow_run_id: str) -> bool:

@@ -203,6 +203,21 @@ def test_an_endpoint_that_would_expire_in_use_is_refused(emulator: Any, run: Run
     assert [] == emulator.ledger()["meters"]
 
 
+@pytest.mark.parametrize("effect", ["hidden", "settling"])
+@pytest.mark.parametrize("path", ["jobs/ft-", "onlineEndpoints/", "deployments/"])
+def test_what_azure_shows_late_is_waited_for(
+    emulator: Any, run: Run, path: str, effect: str
+) -> None:
+    """A job, an endpoint or a deployment that is not found, or still Updating, for a moment."""
+    made = {"method": "PUT", "path": f"/{path}[^/]+$"}
+    emulator.faults({"match": made, "nth": [1], "effect": {effect: 3}})
+
+    exit_code, report = run()
+
+    assert (0, None) == (exit_code, report["error"])
+    assert [] == emulator.open_meters()
+
+
 def test_what_cannot_be_deleted_is_named_and_is_exit_3(emulator: Any, run: Run) -> None:
     """A refused deletion is never reported as done, and does not take the run's result away."""
     emulator.faults({"match": {"method": "DELETE"}, "effect": {"status": 403}})

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from prefect import get_client
 from prefect.events import emit_event
-from prefect.states import Cancelling, Completed, Crashed, Running, State
+from prefect.states import Cancelling, Completed, Crashed, Pending, Running, State
 
 from flows.restart import restart_missed_runs
 from lifecycle.errors import ConfigurationError
-from lifecycle.waiting import growing, wait_until
+from lifecycle.waiting import SystemClock, growing, wait_until
 from tasks.runs import owner_of, restart_missed
 
 NOW, LATER = timedelta(0), timedelta(hours=1)
+
+
+class Jump(SystemClock):
+    """Calls something instead of sleeping, and is so many hours ahead."""
+
+    def __init__(self, instead: Callable[[], None] = lambda: None, ahead: float = 0) -> None:
+        self.slept: list[float] = []
+        self._instead = instead
+        self._ahead = timedelta(hours=ahead)
+
+    def now(self) -> datetime:
+        return super().now() + self._ahead
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._instead()
 
 
 @pytest.fixture
@@ -92,10 +108,36 @@ def test_a_run_that_fell_silent_has_crashed(deployment: str) -> None:
     silent, mute = run_in(deployment, Running()), run_in(deployment, Running())
     beat(silent)
 
-    assert {} == restart_missed([deployment], LATER, LATER, 3)
-    assert [silent] == list(restart_missed([deployment], LATER, NOW, 3))
+    clock = Jump(ahead=0.9)
+    assert {} == restart_missed([deployment], LATER, timedelta(hours=1), 3, clock)
+    assert [] == clock.slept
+    assert [silent] == list(restart_missed([deployment], LATER, timedelta(hours=0.5), 3, clock))
 
+    assert [360] == clock.slept
     assert ("Crashed", "Running") == (state_of(silent), state_of(mute))
+
+
+def test_a_run_that_prefect_could_not_hear_is_given_another_moment(deployment: str) -> None:
+    """Prefect was away, and has just come back: the next heartbeat is on its way."""
+    run = run_in(deployment, Running())
+    beat(run)
+    with get_client(sync_client=True) as client:
+        back: State[Any] = Running()
+        clock = Jump(lambda: client.set_flow_run_state(UUID(run), back, force=True))  # type: ignore[arg-type,func-returns-value]
+
+        assert {} == restart_missed([deployment], LATER, timedelta(seconds=0.5), 3, clock)
+
+    assert 1 == len(clock.slept)
+
+
+def test_a_run_that_never_began_has_crashed(deployment: str) -> None:
+    """Who was to start it died between the two: Prefect gives it to nobody else."""
+    run = run_in(deployment, Pending())
+
+    assert {} == restart_missed([deployment], LATER, NOW, 3, Jump(ahead=0.9))
+    assert [run] == list(restart_missed([deployment], LATER, NOW, 3, Jump(ahead=1.1)))
+
+    assert "Crashed" == state_of(run)
 
 
 def test_a_deployment_that_is_not_there_is_named(prefect_server: str) -> None:

@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from azure.core.exceptions import ResourceNotFoundError
+from azure.core.polling import LROPoller
 from pydantic import ValidationError
 
 from lifecycle.clients import WorkspaceRef, ml_client
@@ -21,8 +23,9 @@ from lifecycle.endpoint import (
     plan_endpoint,
     route_traffic,
 )
-from lifecycle.errors import EndpointError, ServiceError
+from lifecycle.errors import EndpointError, EndpointRefused, ServiceError
 from lifecycle.leftovers import list_ours
+from lifecycle.operation import Change, carry_out
 from lifecycle.registration import RegisteredModel
 
 RUN = "8a4f0c52-3f1e-4a60-9d0e-6f9c3b7a1d24"
@@ -175,7 +178,7 @@ def test_a_create_that_azure_refuses_is_an_error_with_its_reason(
     body = '{"error": {"code": "BadArgument", "message": "The name is reserved."}}'
     emulator.faults(fault(ENDPOINT_PUT, {"status": 400, "body": body}, [1]))
 
-    with pytest.raises(EndpointError, match="BadArgument: The name is reserved") as refusal:
+    with pytest.raises(EndpointRefused, match="BadArgument: The name is reserved") as refusal:
         create_endpoint(workspace, endpoint_spec, endpoint)
 
     assert (False, endpoint.name) == (refusal.value.transient, refusal.value.where)
@@ -191,6 +194,44 @@ def test_a_create_that_azure_accepts_and_fails_is_an_error_with_its_reason(
 
     with pytest.raises(EndpointError, match=r"SubnetFull.*No address is left"):
         create_endpoint(workspace, endpoint_spec, endpoint)
+
+
+def test_an_endpoint_that_is_not_found_yet_is_waited_for(
+    emulator: Any, workspace: WorkspaceRef, endpoint: EndpointRef, endpoint_spec: EndpointSpec
+) -> None:
+    """Azure has made it, and its own next answers are 404."""
+    emulator.faults(fault(ENDPOINT_PUT, {"hidden": 2}, [1]))
+
+    state = create_endpoint(workspace, endpoint_spec, endpoint)
+
+    assert ("Succeeded", 1) == (
+        state.provisioning_state,
+        len(sent(emulator, "PUT", endpoint.name)),
+    )
+
+
+def test_what_is_never_found_is_an_error(clock: Any) -> None:
+    """And no refusal: whoever cleans up must not believe the next 404 either."""
+
+    class Poller(LROPoller[Any]):
+        def __init__(self) -> None:
+            """Have nothing to poll: Azure has agreed, and knows nothing of it."""
+
+        def done(self) -> bool:
+            return True
+
+        def result(self, timeout: float | None = None) -> Any:
+            error = ResourceNotFoundError("It is not there.")
+            error.status_code = 404
+            raise error
+
+    change = Change("creating the endpoint x", "x", Poller, lambda: None, lambda entity: True)
+
+    with pytest.raises(EndpointError, match="60 seconds later there is no such") as never:
+        carry_out(change, deadline_seconds=900, clock=clock)
+
+    assert not isinstance(never.value, EndpointRefused)
+    assert 60 <= clock.monotonic() <= 65
 
 
 def test_an_endpoint_that_failed_is_created_again(

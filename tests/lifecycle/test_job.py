@@ -546,6 +546,18 @@ def test_a_cancel_without_effect_may_be_billing(
     assert [f"jobs/{job.name}"] == alarm.value.resources
 
 
+def test_a_job_that_is_not_found_yet_is_canceled(
+    slow_emulator: Any, slow_workspace: WorkspaceRef, make_plan: MakePlan, clock: TurnedClock
+) -> None:
+    """Azure has taken it, and its own next answers are 404."""
+    plan = make_plan(slow_workspace)
+    slow_emulator.faults(fault("PUT", "/jobs/[^/]+$", hidden=40))
+    job = submit(slow_workspace, plan)
+
+    assert "Canceled" == cancel_job(slow_workspace, job.name, clock=clock)
+    assert [] == slow_emulator.open_meters()
+
+
 def test_a_job_that_is_not_there_cannot_be_canceled(
     workspace: WorkspaceRef, clock: TurnedClock
 ) -> None:

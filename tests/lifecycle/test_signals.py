@@ -78,6 +78,23 @@ def test_the_error_of_the_block_is_kept_beside_the_interrupt() -> None:
     assert "KeyboardInterrupt" in errors
 
 
+def test_a_cleanup_that_fails_takes_no_outcomes_place() -> None:
+    """Whatever it raised, the run ended as it did; one that had ended well ends with its error."""
+
+    def fail(outcome: BaseException | None) -> None:
+        raise AttributeError("no such thing")
+
+    def body() -> None:
+        raise ValueError("the outcome")
+
+    with pytest.raises(ValueError, match="the outcome") as caught:
+        with_cleanup(body, fail)
+    with pytest.raises(AttributeError):
+        with_cleanup(lambda: None, fail)
+
+    assert ["The cleanup failed: no such thing"] == caught.value.__notes__
+
+
 def test_every_kind_that_arrived_is_delivered() -> None:
     """An exception from one handler does not swallow the signal after it."""
     setup = "signal.signal(signal.SIGTERM, lambda number, frame: print('handled', flush=True))"
