@@ -70,8 +70,9 @@ the attempt that had begun | a restart waits 90 s |
 started again; nothing of it billed | `restart-missed` looks at the states themselves |
 | a review: 404 for a moment after an accepted create, or submit | the endpoint was said to be \
 deleted, the job to have ended; both were billed | waited out for a minute |
-| a review: a run that lives and is Crashed in Prefect | nobody could cancel it, and its death was \
-not seen | it is made Running again |
+| a review: a run that was heard of after its crash, and died | it was taken for alive for ever | \
+it is started again once it is silent |
+| a review: a runner that dies during a cancellation | the run stayed Cancelling | it is cancelled |
 
 Known, and left: where a private cloud is described by `ARM_CLOUD_METADATA_URL`, the SDK asks for
 that description again and again, without a retry of its own; one lost answer fails the step, with a

@@ -25,7 +25,7 @@ from lifecycle.errors import StillBilling
 from lifecycle.signals import deferred_signals
 from tasks.job import UNANSWERED_SECONDS
 from tasks.report import Told, show_aftermath, show_failure
-from tasks.runs import has_completed, is_under_way, tell_still_billing
+from tasks.runs import has_begun, has_completed, is_under_way, tell_still_billing
 
 _put_away_here: set[str] = set()
 
@@ -70,13 +70,13 @@ def _put_away(
         except Exception as trouble:
             problems = trouble.exceptions if isinstance(trouble, ExceptionGroup) else [trouble]
             told.trouble = "; ".join(str(problem) for problem in problems)
+            unnamed = [f"resources of run {flow_run.id}"]
             named = [
                 name
                 for problem in problems
-                if isinstance(problem, StillBilling)
-                for name in problem.resources
+                for name in (problem.resources if isinstance(problem, StillBilling) else unnamed)
             ]
-            tell_still_billing(named or [f"resources of run {flow_run.id}"], flow_run)
+            tell_still_billing(list(dict.fromkeys(named)), flow_run)
             raise
         finally:
             show_aftermath(flow_run, state, told, logger)
@@ -133,7 +133,8 @@ def _see_ended(
     flow_run: FlowRun, ref: WorkspaceRef, logger: LoggerAdapter[Any], told: Told
 ) -> None:
     run_id = str(flow_run.id)
-    window = UNANSWERED_SECONDS if is_under_way(run_id, "submit_job") else 0.0
+    # Also where it was answered, Azure may not find yet what it has taken.
+    window = UNANSWERED_SECONDS if has_begun(run_id, "submit_job") else 0.0
     told.job = leftovers.put_away_job(ref, run_id, window_seconds=window)
     logger.info("The run's job: %s", told.job or "it has none")
     compute = flow_run.parameters.get("compute") or {}

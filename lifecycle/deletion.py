@@ -23,7 +23,7 @@ from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, wait_until
 if TYPE_CHECKING:
     from azure.ai.ml.entities import OnlineEndpoint
 
-# How long a create that was sent and never answered may still take effect.
+# How long a create that was sent and not seen to its end may still take effect.
 UNANSWERED_WINDOW_SECONDS = 60.0
 DELETE_DEADLINE_SECONDS = 600.0
 
@@ -55,8 +55,8 @@ def delete_endpoint(
     Args:
         ref: The workspace.
         name: The endpoint; one that is not there is deleted already.
-        create_unanswered: Its create was sent and never answered: a 404 is believed only after
-            :data:`UNANSWERED_WINDOW_SECONDS`.
+        create_unanswered: Its create was sent, and neither refused nor seen to its end: a 404 is
+            believed only after :data:`UNANSWERED_WINDOW_SECONDS`.
         deadline_seconds: For all of it.
         clock: Whose time passes.
 
@@ -189,7 +189,7 @@ def confirm_deleted(
                 return None
             raise _still_billing(name, "Azure does not let it be read.", refusals) from error
         if found is None:
-            seen = "Its create was never answered, and may still take effect"
+            seen = "Its create was not seen to its end, and may still take effect"
             return clock.monotonic() >= believed_from or None
         seen = f"It was {state_of(found)}"
         believed_from = clock.monotonic()

@@ -24,7 +24,7 @@
     │   └── JobDeadlineExceeded
     ├── RegistrationError             the trained model could not be registered
     ├── EndpointError                 the endpoint or its deployment did not come up
-    │   ├── EndpointRefused           Azure said no, and made nothing
+    │   ├── EndpointUnseen            Azure agreed to make it, and does not find it
     │   └── EndpointTaken             the name is another owner's
     ├── ScoringError                  the endpoint answered, but with no usable reply
     └── StillBilling                  something that costs money may be left
@@ -263,11 +263,14 @@ class EndpointError(FinetuneError):
     default_remedy = "Read the deployment's log; the failed deployment has been deleted."
 
 
-class EndpointRefused(EndpointError):
-    """Raised when Azure refuses an endpoint, a deployment or a change of one: nothing was made."""
+class EndpointUnseen(EndpointError):
+    """Raised when Azure agreed to make an endpoint or a deployment, and does not find it.
 
-    code = "EndpointRefused"
-    default_remedy = "Read what Azure said; this identity may lack a right, or the region a quota."
+    It may yet: whoever cleans up must not believe the next 404.
+    """
+
+    code = "EndpointUnseen"
+    default_remedy = "Look whether somebody has deleted it, and run again."
 
 
 class EndpointTaken(EndpointError):

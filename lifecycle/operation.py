@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lifecycle.azure import translated
-from lifecycle.errors import EndpointError, EndpointRefused, ServiceError
+from lifecycle.errors import EndpointError, EndpointUnseen, ServiceError
 from lifecycle.waiting import Clock, growing, wait_until
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def carry_out(change: Change, *, deadline_seconds: float, clock: Clock) -> Any:
     """Make the change, wait for its end, and return the entity, which is ``Succeeded``.
 
     Raises:
-        EndpointRefused: Azure refused it.
-        EndpointError: The operation failed, or the deadline passed.
+        EndpointUnseen: Azure agreed to it, and did not find it for :data:`UNSEEN_SECONDS`.
+        EndpointError: Azure refused it, the operation failed, or the deadline passed.
         ServiceError: Azure did not answer, and the resource does not show the change;
             ``transient``, since the change may be asked for again.
     """
@@ -65,12 +65,8 @@ def carry_out(change: Change, *, deadline_seconds: float, clock: Clock) -> Any:
         except ServiceError as error:
             if error.transient:
                 trouble = error
-            elif poller is None:
-                raise EndpointRefused(
-                    error.message, where=change.where, remedy=error.remedy
-                ) from error
             # Right after it, a resource may also not be found yet.
-            elif error.status != 404:
+            elif poller is None or error.status != 404:
                 raise EndpointError(
                     error.message, where=change.where, remedy=error.remedy
                 ) from error
@@ -102,9 +98,10 @@ def _settled(
     clock: Clock,
 ) -> Any:
     unseen_until = clock.monotonic() + UNSEEN_SECONDS
+    was_seen = False
 
     def look() -> Any | None:
-        nonlocal unseen_until
+        nonlocal unseen_until, was_seen
         try:
             entity = change.look()
         except ServiceError as error:
@@ -115,19 +112,19 @@ def _settled(
             if trouble is not None:
                 raise trouble
             if clock.monotonic() >= unseen_until:
-                raise EndpointError(
+                raise EndpointUnseen(
                     f"Azure agreed to it, and {UNSEEN_SECONDS:.0f} seconds later there is no such "
                     f"resource: {change.doing}.",
                     where=change.where,
-                    remedy="Look whether somebody has deleted it, and run again.",
                 )
             return None
-        unseen_until = clock.monotonic() + UNSEEN_SECONDS
+        unseen_until, was_seen = clock.monotonic() + UNSEEN_SECONDS, True
         return entity if state_of(entity) in _SETTLED else None
 
     entity = wait_until(look, every=growing(0.5, 5.0), deadline=max(seconds_left, 0.0), clock=clock)
     if entity is None:
-        raise EndpointError(
+        kind = EndpointError if was_seen else EndpointUnseen
+        raise kind(
             f"Not finished within {deadline_seconds / 60:g} minutes: {change.doing}.",
             where=change.where,
             remedy="Look at it in Azure ML studio, or raise the deadline in endpoint.*.",

@@ -16,7 +16,7 @@ from lifecycle.endpoint import (
     EndpointSpec,
     EndpointState,
 )
-from lifecycle.errors import EndpointRefused, ServiceError, StillBilling
+from lifecycle.errors import EndpointError, EndpointUnseen, ServiceError, StillBilling
 from lifecycle.registration import RegisteredModel
 from lifecycle.report import RunReport
 from lifecycle.scoring import Conversation
@@ -130,12 +130,14 @@ def put_away_endpoint(
     """
     assert report.endpoint is not None
     logger, name = get_run_logger(), report.endpoint["name"]
-    is_unanswered = not report.endpoint["created"] and not isinstance(outcome, EndpointRefused)
+    is_known = report.endpoint["created"] or (
+        isinstance(outcome, EndpointError) and not isinstance(outcome, EndpointUnseen)
+    )
     report.may_bill(f"onlineEndpoints/{name}")
     logger.info("Deleting endpoint %s; Ctrl-C waits until it is gone", name)
     try:
         was_there = lifecycle.request_delete(workspace, name, operation_seconds=operation_seconds)
-        unanswered = is_unanswered and not was_there
+        unanswered = not (is_known or was_there)
         try:
             gone = delete_endpoint(workspace, name, create_unanswered=unanswered)
         except StillBilling:

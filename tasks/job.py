@@ -12,7 +12,7 @@ from lifecycle import job as lifecycle
 from lifecycle import leftovers
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import TrainingSpec
-from lifecycle.errors import FinetuneError, JobError
+from lifecycle.errors import FinetuneError, JobError, ServiceError
 from lifecycle.job import JobRef, JobResult, JobSpec, JobStep
 from lifecycle.logs import LogLine
 from lifecycle.preflight import Plan
@@ -124,7 +124,7 @@ def put_away_job(
     logger.info("Canceling job %s; Ctrl-C waits until it has ended", name)
     try:
         if report.job is not None:
-            report.job["status"] = lifecycle.cancel_job(workspace, name)
+            report.job["status"] = _cancelled(workspace, name)
         else:
             # A submit that was interrupted, or not answered, may take effect yet.
             is_refused = isinstance(outcome, FinetuneError) and not outcome.transient
@@ -139,6 +139,15 @@ def put_away_job(
         report.add_trouble(problem, outcome)
         return False
     return True
+
+
+def _cancelled(workspace: WorkspaceRef, name: str) -> str:
+    try:
+        return lifecycle.cancel_job(workspace, name)
+    except ServiceError as error:
+        if error.status != 404:
+            raise
+        return "Not found"
 
 
 def _comes_back(flow_run_id: str, outcome: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -29,7 +30,7 @@ from prefect.events import emit_event
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.states import AwaitingRetry, Crashed, Running
+from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 from lifecycle.errors import ConfigurationError
 from lifecycle.orphans import COMES_BACK
@@ -151,33 +152,33 @@ def _owner(client: SyncPrefectClient, run: FlowRun) -> Owner | None:
 def restart(flow_run_id: str, most_attempts: int) -> str:
     """Have a crashed run started again by whoever runs its deployment, as *Retry* in the UI does.
 
-    One that gives signs of life is Running again: Prefect knows it as crashed because it could not
-    be heard, or because a process worker told of an earlier attempt's crash late, and would let
-    nobody cancel it.
+    One that gives signs of life is left: it could not be heard for a while, or a process worker
+    told of an earlier attempt's crash late. It completes, or Prefect's engine ends it, because its
+    place among the deployment's runs was given away; :func:`restart_missed` finds it then.
 
     Returns:
         What was done, or why nothing was.
     """
     with get_client(sync_client=True) as client:
-        return _restart(client, client.read_flow_run(UUID(flow_run_id)), most_attempts)
+        return _restart(client, UUID(flow_run_id), most_attempts)
 
 
-def _restart(client: SyncPrefectClient, run: FlowRun, most_attempts: int) -> str:
-    owner = _owner(client, run)
-    # Only now: somebody else may have started it while the answers came.
-    run = client.read_flow_run(run.id)
+def _restart(client: SyncPrefectClient, run_id: UUID, most_attempts: int) -> str:
+    run = client.read_flow_run(run_id)
     if run.state is None or not run.state.is_crashed():
         return f"It is {run.state_name}: nothing to do."
+    owner = _owner(client, run)
     if owner is not None and owner.state == StateType.CANCELLED.value:
         return "It was cancelled before it crashed: it stays as it is."
     if owner is not None and _lives(owner):
-        running: State[Any] = Running(message="It gives signs of life.")
-        client.set_flow_run_state(run.id, running, force=True)
-        return "It gives signs of life: it is Running again."
+        return "It gives signs of life: it only could not be heard for a while."
     if run.deployment_id is None:
         return "It belongs to no deployment: nobody would run it."
     if run.run_count >= most_attempts:
         return f"It was started {run.run_count} times: it stays as it is."
+    now = client.read_flow_run(run_id).state
+    if now is None or now.id != run.state.id:
+        return "It was started by somebody else meanwhile."
     retry: State[Any] = AwaitingRetry()
     result = client.set_flow_run_state(run.id, retry)
     return f"Attempt {run.run_count + 1}: {result.status.value.lower()}."
@@ -196,9 +197,9 @@ def restart_missed(
         deployments: As ``flow/deployment``.
         crashed: How long ago a run must have crashed to be started again; one of more than a day
             ago is left, since a sweep ends its job then.
-        silent: How long a run that has given signs of life must be without one to have crashed.
-            It is given a fifth of that once more: where it was Prefect that could not be reached,
-            a run that lives is heard of then.
+        silent: How long a run that has given signs of life must be without one to have crashed, or
+            to be cancelled where somebody has asked for that. It is given a fifth of that once
+            more: where it was Prefect that could not be reached, a run that lives is heard of then.
         most_attempts: How often a run may be started in all.
         clock: Whose time passes.
 
@@ -213,14 +214,22 @@ def restart_missed(
         watched = [_deployment(client, name) for name in deployments]
         for run in _runs(client, watched, StateType.CRASHED):
             if run.state is not None and crashed < clock.now() - run.state.timestamp < COMES_BACK:
-                done[str(run.id)] = _restart(client, run, most_attempts)
+                with suppress(ObjectNotFound):  # Somebody has deleted it.
+                    done[str(run.id)] = _restart(client, run.id, most_attempts)
         if _dead(client, watched, silent, clock.now()):
             clock.sleep(silent.total_seconds() / 5)
-        for run, reason in _dead(client, watched, silent, clock.now()):
-            state: State[Any] = Crashed(message=reason)
-            result = client.set_flow_run_state(run.id, state)
-            done[str(run.id)] = f"It has crashed: {result.status.value.lower()}. {reason}"
+            for run, reason in _dead(client, watched, silent, clock.now()):
+                with suppress(ObjectNotFound):
+                    done[str(run.id)] = _said_dead(client, run, reason)
     return done
+
+
+def _said_dead(client: SyncPrefectClient, run: FlowRun, reason: str) -> str:
+    # From Cancelling, Prefect lets a run go nowhere else.
+    is_cancelling = run.state is not None and run.state.is_cancelling()
+    state: State[Any] = (Cancelled if is_cancelling else Crashed)(message=reason)
+    result = client.set_flow_run_state(run.id, state)
+    return f"{state.name}: {result.status.value.lower()}. {reason}"
 
 
 def _dead(
@@ -301,6 +310,17 @@ def is_under_way(flow_run_id: str, step: str) -> bool:
         flow_run_id: The flow run's id.
         step: The name of its task.
     """
+    state = _last_state(flow_run_id, step)
+    return state is not None and state is not StateType.COMPLETED
+
+
+def has_begun(flow_run_id: str, step: str) -> bool:
+    """Say whether a step of the run has begun; also where nobody knows. Args as above."""
+    return _last_state(flow_run_id, step) is not None
+
+
+def _last_state(flow_run_id: str, step: str) -> StateType | None:
+    """Return the state of a step's newest task run; RUNNING where Prefect does not answer."""
     try:
         with get_client(sync_client=True) as client:
             found = client.read_task_runs(
@@ -308,6 +328,6 @@ def is_under_way(flow_run_id: str, step: str) -> bool:
                 sort=TaskRunSort.EXPECTED_START_TIME_DESC,
             )
     except httpx.HTTPError:
-        return True
+        return StateType.RUNNING
     newest = next((run for run in found if run.task_key.startswith(f"{step}-")), None)
-    return newest is not None and newest.state_type is not StateType.COMPLETED
+    return None if newest is None else newest.state_type or StateType.PENDING

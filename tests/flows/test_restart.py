@@ -24,17 +24,17 @@ NOW, LATER = timedelta(0), timedelta(hours=1)
 class Jump(SystemClock):
     """Calls something instead of sleeping, and is so many hours ahead."""
 
-    def __init__(self, instead: Callable[[], None] = lambda: None, ahead: float = 0) -> None:
+    def __init__(self, ahead: float = 0) -> None:
         self.slept: list[float] = []
-        self._instead = instead
-        self._ahead = timedelta(hours=ahead)
+        self.instead: Callable[[], None] = lambda: None
+        self.ahead = timedelta(hours=ahead)
 
     def now(self) -> datetime:
-        return super().now() + self._ahead
+        return super().now() + self.ahead
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self._instead()
+        self.instead()
 
 
 @pytest.fixture
@@ -121,13 +121,24 @@ def test_a_run_that_prefect_could_not_hear_is_given_another_moment(deployment: s
     """Prefect was away, and has just come back: the next heartbeat is on its way."""
     run = run_in(deployment, Running())
     beat(run)
-    with get_client(sync_client=True) as client:
-        back: State[Any] = Running()
-        clock = Jump(lambda: client.set_flow_run_state(UUID(run), back, force=True))  # type: ignore[arg-type,func-returns-value]
+    clock = Jump(ahead=1)
+    # By the time that it looks again, the last heartbeat is a new one.
+    clock.instead = lambda: setattr(clock, "ahead", timedelta(0))
 
-        assert {} == restart_missed([deployment], LATER, timedelta(seconds=0.5), 3, clock)
+    assert {} == restart_missed([deployment], LATER, timedelta(minutes=30), 3, clock)
 
-    assert 1 == len(clock.slept)
+    assert [360] == clock.slept
+
+
+def test_a_run_whose_runner_died_while_it_was_cancelled_is_cancelled(deployment: str) -> None:
+    """From Cancelling, Prefect lets it go nowhere else, and nobody starts it again."""
+    run = run_in(deployment, Running(), Cancelling())
+    beat(run)
+
+    done = restart_missed([deployment], LATER, timedelta(minutes=30), 3, Jump(ahead=0.9))
+
+    assert [True] == [said.startswith("Cancelled: accept.") for said in done.values()]
+    assert "Cancelled" == state_of(run)
 
 
 def test_a_run_that_never_began_has_crashed(deployment: str) -> None:
