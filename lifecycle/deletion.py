@@ -18,7 +18,7 @@ from lifecycle.clients import WorkspaceRef, ml_client
 from lifecycle.errors import ServiceError, StillBilling
 from lifecycle.operation import state_of
 from lifecycle.plain import Result
-from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, wait_until
+from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, reporting, wait_until
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import OnlineEndpoint
@@ -197,7 +197,8 @@ def confirm_deleted(
             _ask_to_delete(ref, name, refusals)
         return None
 
-    if not wait_until(gone, every=growing(0.25, 5.0), deadline=deadline_seconds, clock=clock):
+    look = reporting(gone, f"deleting the endpoint {name}", clock)
+    if not wait_until(look, every=growing(0.25, 5.0), deadline=deadline_seconds, clock=clock):
         seen = seen or "Azure did not say"
         raise _still_billing(name, f"{seen} after {deadline_seconds:.0f} seconds.", refusals)
     logger.info("Endpoint %s is deleted.", name)

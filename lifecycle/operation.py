@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lifecycle.azure import translated
 from lifecycle.errors import EndpointError, EndpointUnseen, ServiceError
-from lifecycle.waiting import Clock, growing, wait_until
+from lifecycle.waiting import Clock, growing, reporting, wait_until
 
 if TYPE_CHECKING:
     from azure.core.polling import LROPoller
@@ -58,7 +58,7 @@ def carry_out(change: Change, *, deadline_seconds: float, clock: Clock) -> Any:
         try:
             with translated(change.doing, where=change.where):
                 poller = change.begin()
-                entity = _result(poller, deadline_seconds, clock)
+                entity = _result(poller, change.doing, deadline_seconds, clock)
             # Right after its operation succeeded, a resource may still say "Updating".
             if state_of(entity) == "Succeeded":
                 return entity
@@ -79,10 +79,12 @@ def state_of(entity: Any | None) -> str:
     return str(getattr(state, "value", state) or "Unknown")
 
 
-def _result(poller: LROPoller[Any], deadline_seconds: float, clock: Clock) -> Any | None:
+def _result(
+    poller: LROPoller[Any], doing: str, deadline_seconds: float, clock: Clock
+) -> Any | None:
     """Return the operation's result, or None where the deadline passed; the poller polls."""
     done = wait_until(
-        lambda: poller.done() or None,
+        reporting(lambda: poller.done() or None, doing, clock),
         every=growing(0.02, 0.5),
         deadline=deadline_seconds,
         clock=clock,
@@ -121,7 +123,12 @@ def _settled(
         unseen_until, was_seen = clock.monotonic() + UNSEEN_SECONDS, True
         return entity if state_of(entity) in _SETTLED else None
 
-    entity = wait_until(look, every=growing(0.5, 5.0), deadline=max(seconds_left, 0.0), clock=clock)
+    entity = wait_until(
+        reporting(look, change.doing, clock),
+        every=growing(0.5, 5.0),
+        deadline=max(seconds_left, 0.0),
+        clock=clock,
+    )
     if entity is None:
         kind = EndpointError if was_seen else EndpointUnseen
         raise kind(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+
+_WORD_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
@@ -79,6 +84,30 @@ def wait_until(
             return None
         pause = next(pauses, pause)
         clock.sleep(min(pause, left))
+
+
+def reporting(
+    look: Callable[[], T | None], doing: str, clock: Clock = SYSTEM_CLOCK
+) -> Callable[[], T | None]:
+    """Return *look*, which now logs once a minute what is being waited for, and for how long.
+
+    Args:
+        look: Returns what is waited for, or None as long as it is not there.
+        doing: To follow "still": ``creating the endpoint ultrachat-…``.
+        clock: Whose time passes.
+    """
+    began = said = clock.monotonic()
+
+    def watch() -> T | None:
+        nonlocal said
+        seen = look()
+        now = clock.monotonic()
+        if seen is None and now - said >= _WORD_SECONDS:
+            said = now
+            logger.info("Still %s, after %.0f min", doing, (now - began) / 60)
+        return seen
+
+    return watch
 
 
 def growing(first: float, most: float, factor: float = 1.5) -> Iterator[float]:

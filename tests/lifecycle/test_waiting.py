@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle.waiting import SystemClock, growing, wait_until
+from lifecycle.waiting import SystemClock, growing, reporting, wait_until
 
 
 def test_what_is_there_already_costs_no_pause(clock: Any) -> None:
@@ -71,3 +71,17 @@ def test_the_system_clock_knows_its_time_zone() -> None:
 
     assert timedelta(0) == clock.now().utcoffset()
     assert clock.monotonic() <= clock.monotonic()
+
+
+def test_a_long_wait_says_once_a_minute_what_for(
+    clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A deployment takes up to an hour: somebody who looks at the log is to know."""
+    caplog.set_level("INFO", "lifecycle")
+    look = reporting(lambda: None, "deploying x", clock)
+
+    wait_until(look, every=[5.0], deadline=190, clock=clock)
+
+    assert [f"Still deploying x, after {minutes} min" for minutes in (1, 2, 3)] == [
+        record.getMessage() for record in caplog.records
+    ]
