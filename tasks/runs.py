@@ -152,9 +152,10 @@ def _owner(client: SyncPrefectClient, run: FlowRun) -> Owner | None:
 def restart(flow_run_id: str, most_attempts: int) -> str:
     """Have a crashed run started again by whoever runs its deployment, as *Retry* in the UI does.
 
-    One that gives signs of life is left: it could not be heard for a while, or a process worker
-    told of an earlier attempt's crash late. It completes, or Prefect's engine ends it, because its
-    place among the deployment's runs was given away; :func:`restart_missed` finds it then.
+    One that somebody had cancelled is made Cancelled. One that gives signs of life is left: it
+    could not be heard for a while, or a process worker told of an earlier attempt's crash late. It
+    completes, or Prefect's engine ends it, because its place among the deployment's runs was given
+    away; :func:`restart_missed` finds it then.
 
     Returns:
         What was done, or why nothing was.
@@ -169,7 +170,10 @@ def _restart(client: SyncPrefectClient, run_id: UUID, most_attempts: int) -> str
         return f"It is {run.state_name}: nothing to do."
     owner = _owner(client, run)
     if owner is not None and owner.state == StateType.CANCELLED.value:
-        return "It was cancelled before it crashed: it stays as it is."
+        # Prefect refuses it unforced: what it says of a run's end is to be what the run's end was.
+        state: State[Any] = Cancelled(message="It was cancelled, and died before it had ended.")
+        client.set_flow_run_state(run_id, state, force=True)
+        return "It was cancelled before it crashed: it is Cancelled."
     if owner is not None and _lives(owner):
         return "It gives signs of life: it only could not be heard for a while."
     if run.deployment_id is None:

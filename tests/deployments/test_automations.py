@@ -108,6 +108,8 @@ def test_what_is_not_started_again(prefect_server: str, states: list[Any], answe
     run = _run_through(states)
 
     assert restart(run, 3).startswith(answer)
+    if "cancelled" in answer:
+        assert restart(run, 3).startswith("It is Cancelled")
 
 
 @pytest.mark.long
