@@ -22,10 +22,17 @@ from prefect.runner import Runner
 
 from lifecycle.config import load_config
 
-from .definitions import FINETUNE, RETRAIN, deployments
+from .definitions import FINETUNE, RESTART_MISSED, RETRAIN, deployments
 
 FIRST_RETRAINING_SECONDS = 60
 """How long after the start the first retraining of a short interval comes."""
+
+FIRST_LOOK_SECONDS = 180
+"""How long after the start crashed runs are first looked for that no automation has started again.
+
+What the last stack left is said to have crashed while Prefect's server starts, and a server that is
+just starting may miss that. Longer than an automation takes.
+"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -67,7 +74,12 @@ def _local(
     # A workspace is configured, serve has looked: no schedule need be paused.
     schedules = [_schedule(one) for one in deployment.get("schedules", [])]
     if name == RETRAIN and retrain_every is not None:
-        schedules = [_every(retrain_every, one.slug) for one in schedules]
+        first = min(retrain_every, FIRST_RETRAINING_SECONDS)
+        schedules = [_every(retrain_every, first, one.slug) for one in schedules]
+    if name == RESTART_MISSED:
+        [every] = [entry["interval"] for entry in deployment["schedules"]]
+        schedules = [_every(every, FIRST_LOOK_SECONDS, one.slug) for one in schedules]
+        base = {**base, "crashed_minutes": FIRST_LOOK_SECONDS / 60 - 1}
     return RunnerDeployment.from_flow(
         flow,
         deployment["name"],
@@ -90,9 +102,9 @@ def _schedule(entry: dict[str, Any]) -> DeploymentScheduleCreate:
     return DeploymentScheduleCreate(schedule=when, slug=entry["slug"])
 
 
-def _every(seconds: float, slug: str | None) -> DeploymentScheduleCreate:
-    first = datetime.now(UTC) + timedelta(seconds=min(seconds, FIRST_RETRAINING_SECONDS))
-    when = IntervalSchedule(interval=timedelta(seconds=seconds), anchor_date=first)
+def _every(seconds: float, first: float, slug: str | None) -> DeploymentScheduleCreate:
+    anchor = datetime.now(UTC) + timedelta(seconds=first)
+    when = IntervalSchedule(interval=timedelta(seconds=seconds), anchor_date=anchor)
     return DeploymentScheduleCreate(schedule=when, slug=slug)
 
 
