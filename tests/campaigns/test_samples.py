@@ -35,7 +35,8 @@ def test_a_cell_of_the_kill_matrix_holds(tmp_path: Path, case: str) -> None:
     ran = _run(tmp_path / "out.jsonl", "campaigns.kills", "--only", case)
 
     assert 0 == ran.returncode, ran.stdout + ran.stderr[-3000:]
-    assert ran.stdout.startswith("held")
+    # The SDK prints dots while it waits.
+    assert ran.stdout.lstrip(".").startswith("held")
 
 
 def test_two_minutes_of_soaking_leave_no_meter(tmp_path: Path) -> None:
