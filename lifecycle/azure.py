@@ -17,6 +17,9 @@ from lifecycle.errors import CredentialError, FinetuneError, ServiceError
 if TYPE_CHECKING:
     from azure.core.exceptions import AzureError
 
+UNSEEN_SECONDS = 60.0
+"""For so long what Azure has agreed to make, or has taken, may not be found yet."""
+
 
 @contextmanager
 def translated(

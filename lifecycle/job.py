@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from lifecycle import clients
-from lifecycle.azure import translated
+from lifecycle.azure import UNSEEN_SECONDS, translated
 from lifecycle.clients import WorkspaceRef
 from lifecycle.errors import ServiceError, StillBilling
 from lifecycle.logs import LogLine
@@ -33,8 +33,6 @@ BASE_MODEL_TAG = "finetune-base-model"
 TRAINED_MODEL_OUTPUT = "mlflow_model_folder"
 JOB_OUTPUT = "trained_model"
 CANCEL_SECONDS = 600.0
-# For so long a job that Azure has taken may not be found yet.
-UNSEEN_SECONDS = 60.0
 ENDED = frozenset({"Completed", "Failed", "Canceled"})
 UNSUCCESSFUL = frozenset({"Failed", "Canceled"})
 JOB_LIFE = timedelta(days=21)
@@ -278,7 +276,7 @@ def cancel_job(
 
     The cancel is sent at once. Azure refuses one while a job is Finalizing, and answers 409 or
     5xx when busy: it is then sent again until the deadline. A job that is not found is believed
-    not to be there after :data:`UNSEEN_SECONDS`.
+    not to be there after :data:`~lifecycle.azure.UNSEEN_SECONDS`.
 
     Args:
         ref: The workspace.

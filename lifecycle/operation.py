@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lifecycle.azure import translated
+from lifecycle.azure import UNSEEN_SECONDS, translated
 from lifecycle.errors import EndpointError, EndpointUnseen, ServiceError
 from lifecycle.waiting import Clock, growing, reporting, wait_until
 
 if TYPE_CHECKING:
     from azure.core.polling import LROPoller
-
-# For so long what Azure has agreed to make may not be found yet.
-UNSEEN_SECONDS = 60.0
 
 _SETTLED = frozenset({"Succeeded", "Failed", "Canceled", "Deleting"})
 
@@ -46,7 +43,8 @@ def carry_out(change: Change, *, deadline_seconds: float, clock: Clock) -> Any:
     """Make the change, wait for its end, and return the entity, which is ``Succeeded``.
 
     Raises:
-        EndpointUnseen: Azure agreed to it, and did not find it for :data:`UNSEEN_SECONDS`.
+        EndpointUnseen: Azure agreed to it, and did not find it for
+            :data:`~lifecycle.azure.UNSEEN_SECONDS`.
         EndpointError: Azure refused it, the operation failed, or the deadline passed.
         ServiceError: Azure did not answer, and the resource does not show the change;
             ``transient``, since the change may be asked for again.

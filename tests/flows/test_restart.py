@@ -10,13 +10,13 @@ from uuid import UUID
 
 import pytest
 from prefect import get_client
-from prefect.events import emit_event
 from prefect.states import Cancelling, Completed, Crashed, Pending, Running, State
 
 from flows.restart import restart_missed_runs
 from lifecycle.errors import ConfigurationError
-from lifecycle.waiting import SystemClock, growing, wait_until
-from tasks.runs import owner_of, restart_missed
+from lifecycle.waiting import SystemClock
+from tasks.runs import restart_missed
+from tests.flows.heartbeats import beat
 
 NOW, LATER = timedelta(0), timedelta(hours=1)
 
@@ -61,19 +61,6 @@ def state_of(run: str) -> str | None:
     """Return the name of the run's state."""
     with get_client(sync_client=True) as client:
         return client.read_flow_run(UUID(run)).state_name
-
-
-def beat(run: str) -> None:
-    """Give a sign of life of the run, and wait until Prefect knows of it."""
-    emit_event(
-        "prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{run}"}
-    )
-
-    def heard() -> bool | None:
-        owner = owner_of(run)
-        return (owner is not None and owner.heartbeat_at is not None) or None
-
-    wait_until(heard, every=growing(0.2, 1.0), deadline=30)
 
 
 def test_a_crash_that_no_automation_saw_is_started_again(deployment: str) -> None:

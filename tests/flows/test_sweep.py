@@ -10,7 +10,6 @@ import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
-from prefect.events import emit_event
 from prefect.flows import flow
 from prefect.states import AwaitingRetry, Completed, Crashed, Running, State
 
@@ -18,8 +17,8 @@ from flows.sweep import sweep_endpoints
 from lifecycle.clients import WorkspaceRef
 from lifecycle.endpoint import EndpointSpec, create_endpoint, plan_endpoint
 from lifecycle.errors import ServiceError, StillBilling
-from lifecycle.waiting import growing, wait_until
 from tasks.runs import has_completed, owner_of, restart
+from tests.flows.heartbeats import beat
 
 SPEC = EndpointSpec(instance_type="Standard_NC24ads_A100_v4")
 
@@ -67,15 +66,7 @@ def test_a_run_that_is_heard_of_again_is_not_started_beside_itself(
     """Its heartbeats were lost for a while: Prefect says Crashed, and it is at work."""
     monkeypatch.setattr("tasks.runs.LAST_WORDS", timedelta(0))  # The test has no half minute.
     run = run_in(Crashed())
-    emit_event(
-        "prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{run}"}
-    )
-
-    def heard() -> bool | None:
-        owner = owner_of(run)
-        return (owner is not None and owner.heartbeat_at is not None) or None
-
-    wait_until(heard, every=growing(0.2, 1.0), deadline=30)
+    beat(run)
 
     assert "It gives signs of life" in restart(run, 3)
 
@@ -87,9 +78,7 @@ def test_a_run_that_was_heard_of_long_ago_is_dead(
     monkeypatch.setattr("tasks.runs.LAST_WORDS", timedelta(0))
     monkeypatch.setattr("tasks.runs.ALIVE", timedelta(0))
     run = run_in(Crashed())
-    emit_event(
-        "prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{run}"}
-    )
+    beat(run)
 
     assert "It belongs to no deployment: nobody would run it." == restart(run, 3)
 
