@@ -288,7 +288,8 @@ def _report_plan(report: RunReport, plan: Plan) -> None:
         "version": plan.component.version,
         "parameters": plan.parameters.values,
     }
-    report.warnings = plan.warnings
+    for warning in plan.warnings:
+        report.warn(warning)
 
 
 def _report_replies(

@@ -100,6 +100,13 @@ class RunReport:
         if self.interrupted:
             raise KeyboardInterrupt
 
+    def warn(self, text: str) -> bool:
+        """Add a warning, and say whether it is new."""
+        is_new = text not in self.warnings
+        if is_new:
+            self.warnings.append(text)
+        return is_new
+
     def may_bill(self, name: str) -> None:
         """Name *name* among what may still be billing, until it is seen gone."""
         if name not in self.still_billing:
