@@ -122,6 +122,7 @@ def _translate(
             service_code=code,
             where=where,
             remedy="Check the name.",
+            gone=True,
         )
     if isinstance(error, DecodeError):
         return ServiceError(

@@ -195,6 +195,10 @@ class ServiceError(FinetuneError):
     Args:
         status: The HTTP status, or None where there was no answer.
         service_code: Azure's own ``error.code``, or None.
+        permanent: Whether Azure will say the same whenever it is asked, until a person changes
+            something: a lock, a policy. It is not waited for, not even by a deletion.
+        gone: Whether Azure says, in its own words, that this very resource is not there; a proxy's
+            404, or that of its resource group, is no such word.
     """
 
     code = "ServiceError"
@@ -209,10 +213,14 @@ class ServiceError(FinetuneError):
         where: str | None = None,
         remedy: str | None = None,
         transient: bool = False,
+        permanent: bool = False,
+        gone: bool = False,
     ) -> None:
         super().__init__(message, where=where, remedy=remedy, transient=transient)
         self.status = status
         self.service_code = service_code
+        self.permanent = permanent
+        self.gone = gone
 
 
 class JobError(FinetuneError):
