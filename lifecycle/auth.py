@@ -315,7 +315,9 @@ def _read_workspace(ref: WorkspaceRef) -> Any:
     except ServiceError as error:
         if error.status not in {401, 403}:
             raise
-        raise WorkspaceNotFound(error.message, where="workspace") from error
+        raise WorkspaceNotFound(
+            error.message, where="workspace", transient=error.transient
+        ) from error
 
 
 def _tenant(token: str) -> str | None:

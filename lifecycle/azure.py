@@ -7,18 +7,30 @@ with no status, a model that is not there a ``ValidationException``.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from json import JSONDecodeError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lifecycle.errors import CredentialError, FinetuneError, ServiceError
+from lifecycle.patience import during
 
 if TYPE_CHECKING:
-    from azure.core.exceptions import AzureError
+    from azure.core.exceptions import AzureError, HttpResponseError
+
+    from lifecycle.transport import PauseTooLong
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 UNSEEN_SECONDS = 60.0
 """For so long what Azure has agreed to make, or has taken, may not be found yet."""
+
+REFUSED_SECONDS = 120.0
+"""For so long Azure may refuse what it will let us do: until a new role has arrived."""
 
 
 @contextmanager
@@ -37,19 +49,33 @@ def translated(
         ServiceError: Anything else that Azure answered, or no answer. ``status`` is the HTTP
             status (None where there was no answer, or a long-running operation failed) and
             ``service_code`` Azure's own code. ``transient`` for 408, 429, 5xx, a 409 because
-            of a running operation, a lost connection, a token that could not be had, and one
-            that has expired on the way.
+            of a running operation, a 403 that a new role or ARM's caches explain, a lost
+            connection, a token that could not be had or has expired on the way, and an answer that
+            the SDK could not read, whatever it raised then: JSONDecodeError, AttributeError, …
+            ``permanent`` where asking again is of no use: docs/internals/azure-errors.md.
 
     The message and the chained cause carry no token, key or signature: a cause that does is left
     out of the chain.
     """
-    from azure.core.exceptions import AzureError
-
     try:
-        yield
-    except AzureError as error:
+        with during(doing):
+            yield
+    except FinetuneError:
+        raise
+    except Exception as error:
         translation = _translate(error, doing, where, not_found)
         raise translation from (None if _shows_a_secret(error) else error)
+
+
+def find(doing: str, where: str, get: Callable[[], T]) -> T | None:
+    """Return what ``get`` finds, or None where Azure says that this very resource is not there."""
+    try:
+        with translated(doing, where=where):
+            return get()
+    except ServiceError as error:
+        if error.gone:
+            return None
+        raise
 
 
 def scrubbed(text: str) -> str:
@@ -75,6 +101,11 @@ _TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _PASSING = {
     # It expired on the way: the credential has another by then. Any other 401 stays one.
     (401, "ExpiredAuthenticationToken"),
+    # ARM's caches answer so now and then, and a new role takes minutes to arrive:
+    # hashicorp/terraform-provider-azurerm#5038.
+    (403, "AuthorizationFailed"),
+    (403, "LinkedAuthorizationFailed"),
+    (403, "AuthorizationPermissionMismatch"),
     # The answer to an upload was lost, and storage refused its repetition. The SDK's next upload
     # of the same file finds it there, not confirmed, and writes over it.
     (409, "BlobAlreadyExists"),
@@ -101,39 +132,86 @@ _OPERATION_RUNNING = re.compile(
     r"|(?:is|are|currently) (?:being )?(?:creat|updat|delet|modif|provision|scal)"
 )
 
+PERMANENT: Mapping[str, str] = {
+    "ScopeLocked": "Somebody has locked it: find the lock with `az lock list --resource-group "
+    "GROUP` (or without, for those of the subscription), and delete it with `az lock delete`.",
+    "RequestDisallowedByPolicy": "An Azure Policy of your organisation forbids it, and is named "
+    "above: change what it objects to, or ask whoever assigned it for an exemption.",
+    "RequestDisallowedByAzure": "Azure forbids it in this region or subscription: choose another "
+    "region, or ask Azure's support.",
+    "DenyAssignmentAuthorizationFailed": "A deny assignment forbids it, whatever your role: ask "
+    "whoever manages the subscription.",
+    "KeyBasedAuthenticationNotPermitted": "The workspace's storage account takes no shared keys: "
+    "have the workspace's datastores use identities (system_datastores_auth_mode: identity) and "
+    "give yours the role Storage Blob Data Contributor, or allow shared keys again.",
+    "AuthorizationFailure": "The storage account's firewall does not admit this machine: run "
+    "inside its network or add its address, as docs/running/private-network.md describes.",
+    "PublicNetworkAccessDisabled": "It admits no public network: run inside its network, as "
+    "docs/running/private-network.md describes.",
+    "MissingSubscriptionRegistration": "Register the resource provider that is named above: "
+    "`az provider register --namespace …`.",
+    "ReadOnlyDisabledSubscription": "The subscription is disabled: whoever pays for it can enable "
+    "it in the Azure portal.",
+}
+"""What Azure goes on saying until a person changes something, by its code, and what that is.
+
+Sources: docs/internals/azure-errors.md.
+"""
+
+_NOTICED = {
+    # ARM puts another service's refusal into an error of its own, and storage says it in prose.
+    "ScopeLocked": re.compile(r"(?i)following scope\(s\) are locked"),
+    "RequestDisallowedByPolicy": re.compile(r"(?i)disallowed by (?:policy|one or more policies)"),
+    "KeyBasedAuthenticationNotPermitted": re.compile(
+        r"(?i)key.based authentication is not permitted"
+    ),
+    "PublicNetworkAccessDisabled": re.compile(
+        r"(?i)public (?:network )?access is (?:not allowed|disabled)"
+    ),
+}
+
+# A parent is not there, which says nothing of what was asked for.
+_PARENT_IS_MISSING = re.compile(
+    r"(?i)\b(?:ResourceGroup|Subscription|ParentResource|Workspace)NotFound\b"
+    r"|\bInvalidSubscriptionId\b"
+    r"|'Microsoft\.MachineLearningServices/workspaces/[^/']+'"
+)
+
 
 def _translate(
-    error: AzureError, doing: str, where: str | None, not_found: type[FinetuneError] | None
+    error: Exception, doing: str, where: str | None, not_found: type[FinetuneError] | None
 ) -> FinetuneError:
-    from azure.core.exceptions import DecodeError, HttpResponseError
+    from azure.core.exceptions import AzureError, DecodeError, HttpResponseError
 
+    from lifecycle.transport import PauseTooLong
+
+    if isinstance(error, PauseTooLong):
+        return _asked_to_wait(error, doing, where)
+    if not isinstance(error, AzureError):
+        return _unexpected(error, doing, where)
     error = _unformatted(error)
     answer = next((link for link in _chain(error) if isinstance(link, HttpResponseError)), None)
     status = answer.status_code if answer is not None else None
-    code = _service_code(answer) if answer is not None else None
     said = _said(error)
-
-    if _is_missing(error, status) and not_found is not None:
-        return not_found(f"Not found while {doing}: {said}", where=where)
     if _is_missing(error, status):
-        return ServiceError(
-            f"Azure has no such resource, while {doing}: {said}",
-            status=404,
-            service_code=code,
-            where=where,
-            remedy="Check the name.",
-            gone=True,
-        )
-    if isinstance(error, DecodeError):
+        return _missing(answer, doing, where, not_found, said)
+    if isinstance(error, DecodeError) or _is_unreadable(error):
         return ServiceError(
             f"Azure's answer could not be read while {doing}: {said}",
             status=status,
             where=where,
             transient=True,
         )
-    if status is None:
+    if answer is None or status is None:
         return _unanswered(error, doing, where, said)
+    return _refused(answer, status, doing, where, said)
+
+
+def _refused(
+    answer: HttpResponseError, status: int, doing: str, where: str | None, said: str
+) -> ServiceError:
     failed_operation = status < 400
+    code = _permanent_code(answer, said) or _service_code(answer)
     return ServiceError(
         f"An operation of Azure failed while {doing}: {said}"
         if failed_operation
@@ -142,8 +220,136 @@ def _translate(
         service_code=code,
         where=where,
         remedy=_remedy(status, code, said),
-        transient=_is_transient(status, code, said),
+        transient=code not in PERMANENT and _is_transient(status, code, said),
+        permanent=code in PERMANENT,
+        retry_after=_retry_after(answer.response),
     )
+
+
+def _missing(
+    answer: HttpResponseError | None,
+    doing: str,
+    where: str | None,
+    not_found: type[FinetuneError] | None,
+    said: str,
+) -> FinetuneError:
+    """Return the error of a 404: of the resource itself, of a parent, or of somebody else's page.
+
+    Azure says it in its error envelope, or with no body at all (a compute, recorded in 2023).
+    """
+    body = _body(answer)
+    code = None if answer is None else _service_code(answer)
+    is_azures = answer is None or not body.strip() or code is not None
+    if not is_azures:
+        return ServiceError(
+            f"Not Azure but something on the way answered 404 while {doing}: {said}",
+            status=404,
+            where=where,
+            remedy="Check the network, the proxy and the cloud that is configured.",
+            transient=True,
+        )
+    if not_found is not None:
+        return not_found(f"Not found while {doing}: {said}", where=where)
+    has_no_parent = bool(_PARENT_IS_MISSING.search(body))
+    return ServiceError(
+        f"Azure has no such resource, while {doing}: {said}",
+        status=404,
+        service_code=code,
+        where=where,
+        remedy="Check workspace.*: the workspace or its resource group is not there."
+        if has_no_parent
+        else "Check the name.",
+        gone=not has_no_parent,
+    )
+
+
+def _asked_to_wait(error: PauseTooLong, doing: str, where: str | None) -> ServiceError:
+    from azure.core.exceptions import HttpResponseError
+
+    asks = f"A pause of {error.seconds:.0f} s is asked for, which is more than there is time for."
+    if error.response is None:
+        return ServiceError(
+            f"Azure did not answer while {doing}. {asks}", where=where, transient=True
+        )
+    answer = HttpResponseError(response=_read(error.response))
+    refusal = _refused(answer, error.response.status_code, doing, where, _said(answer))
+    refusal.message += f" {asks}"
+    refusal.transient, refusal.retry_after = not refusal.permanent, error.seconds
+    return refusal
+
+
+def _read(response: Any) -> Any:
+    """Have the body of a transport's response at hand, which the retry policy needs not."""
+    from azure.core.exceptions import AzureError
+
+    try:
+        if hasattr(response, "read"):
+            response.read()
+    except AzureError as error:
+        logger.debug("The body of a refusal could not be read: %r", error)
+    return response
+
+
+def _unexpected(error: Exception, doing: str, where: str | None) -> ServiceError:
+    """Return the error for what is no AzureError, as the SDK lets out on an answer it cannot read.
+
+    A blank answer ends in a JSONDecodeError, a property that is missing in an AttributeError.
+    """
+    from requests import RequestException
+
+    kind = "not JSON" if isinstance(error, JSONDecodeError) else type(error).__name__
+    said = " ".join(scrubbed(f"{kind}: {error}").split())[:600]
+    if isinstance(error, (RequestException, ConnectionError, TimeoutError)):
+        return ServiceError(
+            f"Azure did not answer while {doing}: {said}.",
+            where=where,
+            remedy="Check the network, the proxy and the cloud that is configured.",
+            transient=True,
+        )
+    if isinstance(error, (ValueError, AttributeError, LookupError, TypeError)):
+        return ServiceError(
+            f"Azure's answer could not be read while {doing} ({said}).",
+            where=where,
+            remedy="If it stays so, please report it, with the versions that `finetune doctor` "
+            "shows.",
+            transient=True,
+        )
+    return ServiceError(f"The Azure SDK failed while {doing}: {said}.", where=where)
+
+
+def _is_unreadable(error: AzureError) -> bool:
+    """Say whether a poller gave up on an answer that is none of an operation's."""
+    from azure.core.polling.base_polling import BadResponse
+
+    return any(isinstance(link, BadResponse) for link in _chain(error))
+
+
+def _permanent_code(answer: HttpResponseError, said: str) -> str | None:
+    """Return the code of a refusal that stands, also where it is within another."""
+    code = _service_code(answer)
+    if code in PERMANENT:
+        return code
+    text = f"{said} {_body(answer)}"
+    return next((code for code, words in _NOTICED.items() if words.search(text)), None)
+
+
+def _body(answer: HttpResponseError | None) -> str:
+    response = getattr(answer, "response", None)
+    if response is None:
+        return ""
+    try:
+        return str(response.text())
+    except Exception:  # Whatever a transport raises for a body that was not, or cannot be, read.
+        return ""
+
+
+def _retry_after(response: Any) -> float | None:
+    """Return the seconds that the service asks to wait; None where it asks nothing we can read."""
+    try:
+        seconds = float(response.headers.get("Retry-After") or "")
+    except (AttributeError, ValueError):
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
 
 
 def _unformatted(error: AzureError) -> AzureError:
@@ -239,11 +445,15 @@ def _is_transient(status: int, code: str | None, said: str) -> bool:
 
 
 def _remedy(status: int, code: str | None, said: str) -> str | None:
+    if code in PERMANENT:
+        return PERMANENT[str(code)]
     # A deployment out of quota is a BadRequest whose details say error-outofquota.
     if "quota" in f"{code} {said}".lower():
         return "Ask for quota in the Azure portal, or choose another size or region."
     if status == 401:
         return CredentialError.default_remedy
+    if code == "AuthorizationPermissionMismatch":
+        return "Give your identity the role Storage Blob Data Contributor on the storage account."
     if status == 403:
         return "Give your identity a role that allows this, such as AzureML Data Scientist."
     return None

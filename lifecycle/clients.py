@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from lifecycle.errors import ConfigurationError
+from lifecycle.patience import within
 from lifecycle.plain import Result
 
 if TYPE_CHECKING:
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
     from azure.core.rest import HttpRequest, HttpResponse
 
+    from lifecycle.transport import PatientTransport
+
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 READ_SECONDS_VARIABLE = "FINETUNE_READ_SECONDS"
 POLLING_SECONDS = 2
+# The data plane is a courtesy: so long it may have azure-core pause before it is asked again.
+DATA_PLANE_SECONDS = 15.0
 
 
 class WorkspaceRef(Result):
@@ -213,10 +218,9 @@ class DataPlane:
         address = url if url.startswith("https://") else f"{self.base_url}/{url.lstrip('/')}"
         if urlsplit(address).netloc != urlsplit(self.base_url).netloc:
             raise ValueError(f"{urlsplit(address).netloc} is not the workspace's data plane")
-        headers = {"Accept": "application/json"}
-        return _json(
-            self._signed.send_request(HttpRequest("GET", address, params=params, headers=headers))
-        )
+        request = HttpRequest("GET", address, params=params, headers={"Accept": "application/json"})
+        with within(DATA_PLANE_SECONDS):
+            return _json(self._signed.send_request(request))
 
     def get_text(self, url: str, offset: int = 0) -> bytes:
         """GET a log from byte ``offset`` on; empty where nothing was written since.
@@ -236,7 +240,8 @@ class DataPlane:
         headers = {"Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        response = self._plain.send_request(HttpRequest("GET", url, headers=headers))
+        with within(DATA_PLANE_SECONDS):
+            response = self._plain.send_request(HttpRequest("GET", url, headers=headers))
         if response.status_code == 416:
             return b""
         response.raise_for_status()
@@ -348,6 +353,8 @@ def _registry_client(ref: WorkspaceRef) -> MLClient:
 
 def _client_options() -> dict[str, Any]:
     return {
+        # One for all the clients that the SDK makes, so that they share their connections.
+        "transport": _cache.once("transport", _transport),
         "show_progress": False,
         "enable_telemetry": False,
         "polling_interval": POLLING_SECONDS,
@@ -355,6 +362,12 @@ def _client_options() -> dict[str, Any]:
         # What azure-core's CustomHookPolicy takes.
         **_observed,
     }
+
+
+def _transport() -> PatientTransport:
+    from lifecycle.transport import PatientTransport
+
+    return PatientTransport(**_timeouts())
 
 
 def _timeouts() -> dict[str, Any]:
@@ -395,7 +408,7 @@ def _pipeline(base_url: str, *signing: Any) -> PipelineClient[HttpRequest, HttpR
             policies.CustomHookPolicy(**_observed),
             policies.HttpLoggingPolicy(),
         ],
-        **_timeouts(),
+        transport=_transport(),
     )
 
 

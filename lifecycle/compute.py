@@ -14,11 +14,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lifecycle import clients
-from lifecycle.azure import translated
+from lifecycle.azure import find, translated
 from lifecycle.clients import WorkspaceRef
+from lifecycle.courtesy import courtesy
 from lifecycle.errors import ComputeNotUsable, ServiceError, SizeNotAllowed, SizeUnknown
 from lifecycle.job import OWNER_TAG
+from lifecycle.operation import Change, carry_out, state_of
+from lifecycle.patience import within
 from lifecycle.plain import Result, Spec
+from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, reporting, wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -172,13 +176,9 @@ def check_compute(ref: WorkspaceRef, spec: ComputeSpec) -> ComputeState | None:
     """
     if spec.name is None:
         return None
-    try:
-        with translated(f"reading the compute {spec.name}", where="compute.name"):
-            found: Any = clients.ml_client(ref).compute.get(spec.name)
-    except ServiceError as error:
-        if error.status == 404:
-            return None
-        raise
+    found = _found(ref, spec)
+    if found is None:
+        return None
     if _text(found.type).lower() != "amlcompute":
         raise ComputeNotUsable(
             f"{spec.name} is a {found.type}, not a compute cluster.", where="compute.name"
@@ -285,7 +285,12 @@ def require_allowed(
 
 
 def ensure_compute(
-    ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo, *, owner: str | None = None
+    ref: WorkspaceRef,
+    spec: ComputeSpec,
+    size: SizeInfo,
+    *,
+    owner: str | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> ComputeResult:
     """Return the compute to train on, and make the cluster if Azure says that it is not there.
 
@@ -297,6 +302,7 @@ def ensure_compute(
         spec: The compute asked for.
         size: What :func:`validate_compute` returned.
         owner: The flow run's id, which a new cluster is tagged with.
+        clock: Whose time passes.
 
     Raises:
         ComputeNotUsable: The cluster cannot be used, or Azure refuses to make it (quota).
@@ -310,7 +316,7 @@ def ensure_compute(
         is_ours = owner is not None and found.owner == owner
         return _result(spec, size, tier=found.tier, created=is_ours)
     try:
-        _create(ref, spec, size, spec.tier, owner)
+        _create(ref, spec, size, spec.tier, owner, clock)
         return _result(spec, size, tier=spec.tier, created=True)
     except ComputeNotUsable as refusal:
         if spec.tier == "low_priority" or not spec.allow_low_priority or not size.low_priority:
@@ -320,7 +326,7 @@ def ensure_compute(
             refusal.message,
             spec.name,
         )
-    _create(ref, spec, size, "low_priority", owner)
+    _create(ref, spec, size, "low_priority", owner, clock)
     return _result(spec, size, tier="low_priority", created=True)
 
 
@@ -353,12 +359,18 @@ def _require_usable(spec: ComputeSpec, found: ComputeState) -> None:
 
 
 def _create(
-    ref: WorkspaceRef, spec: ComputeSpec, size: SizeInfo, tier: Tier, owner: str | None
+    ref: WorkspaceRef,
+    spec: ComputeSpec,
+    size: SizeInfo,
+    tier: Tier,
+    owner: str | None,
+    clock: Clock,
 ) -> None:
     """Make the cluster and wait until it stands.
 
     Raises:
         ComputeNotUsable: Azure refuses it for good. What it had made of it is deleted.
+        ServiceError: Azure did not answer, and there is no such cluster.
     """
     from azure.ai.ml.entities import AmlCompute
 
@@ -371,55 +383,59 @@ def _create(
         idle_time_before_scale_down=spec.idle_seconds_before_scale_down,
         tags=None if owner is None else {OWNER_TAG: owner},
     )
-    doing = f"creating the {tier.replace('_', ' ')} cluster {spec.name} of {size.name}"
+    client = clients.ml_client(ref).compute
+    change = Change(
+        doing=f"creating the {tier.replace('_', ' ')} cluster {spec.name} of {size.name}",
+        where="compute.name",
+        begin=lambda: client.begin_create_or_update(cluster),
+        look=lambda: _found(ref, spec),
+        as_wanted=lambda entity: str(entity.size).lower() == size.name.lower(),
+        failed=ComputeNotUsable,
+        unseen=ComputeNotUsable,
+        remedy="Look at the cluster in Azure ML studio, and run again.",
+    )
     try:
-        with translated(doing, where="compute.name"):
-            poller = clients.ml_client(ref).compute.begin_create_or_update(cluster)
-            _wait(poller, doing)
-    except ServiceError as error:
-        if error.transient or error.status in {401, 403}:
-            raise
-        _remove_failed(ref, spec)
-        raise ComputeNotUsable(
-            error.message, where="compute.size", remedy=_refusal_remedy(error)
-        ) from error
-    found = check_compute(ref, spec)
-    if found is not None and found.provisioning_state.lower() == "failed":
-        _remove_failed(ref, spec)
-        raise ComputeNotUsable(
-            f"Provisioning failed while {doing}: {found.provisioning_error or 'no reason given'}.",
-            where="compute.size",
+        carry_out(change, deadline_seconds=CREATE_SECONDS, clock=clock)
+    except ComputeNotUsable as refusal:
+        if isinstance(refusal.__cause__, ServiceError) and refusal.__cause__.status in {401, 403}:
+            raise refusal.__cause__ from refusal
+        courtesy(
+            f"deleting the failed cluster {spec.name}",
+            lambda: _remove_failed(ref, spec, owner, clock),
+            otherwise=None,
+            instead="Its name is taken until somebody deletes it in Azure ML studio.",
         )
+        if "quota" in refusal.message.lower():
+            refusal.remedy = (
+                "Ask for quota of this VM family in the Azure portal, choose another size, "
+                "or set compute.allow_low_priority."
+            )
+        raise
 
 
-def _wait(poller: Any, doing: str) -> None:
-    poller.wait(CREATE_SECONDS)
-    if not poller.done():
-        raise ServiceError(
-            f"Azure was not done after {CREATE_SECONDS:g} s of {doing}.",
-            where="compute.name",
-            remedy="Look at the cluster in Azure ML studio, and run again.",
-            transient=True,
-        )
-
-
-def _remove_failed(ref: WorkspaceRef, spec: ComputeSpec) -> None:
+def _remove_failed(ref: WorkspaceRef, spec: ComputeSpec, owner: str | None, clock: Clock) -> None:
     """Delete the cluster that :func:`_create` left half made, so that the name is free again."""
-    found = check_compute(ref, spec)
-    if found is None or found.provisioning_state.lower() != "failed":
-        return
     doing = f"deleting the failed cluster {spec.name}"
-    with translated(doing, where="compute.name"):
-        _wait(clients.ml_client(ref).compute.begin_delete(str(spec.name)), doing)
+
+    def is_gone() -> bool | None:
+        found = _found(ref, spec)
+        is_ours = found is not None and (found.tags or {}).get(OWNER_TAG) == owner
+        if is_ours and state_of(found) == "Failed":
+            with within(CREATE_SECONDS, clock), translated(doing, where="compute.name"):
+                clients.ml_client(ref).compute.begin_delete(str(spec.name))
+        return None if is_ours else True
+
+    look = reporting(is_gone, doing, clock)
+    if not wait_until(look, every=growing(0.25, 5.0), deadline=CREATE_SECONDS, clock=clock):
+        raise ServiceError(f"Azure was not done after {CREATE_SECONDS:.0f} s of {doing}.")
 
 
-def _refusal_remedy(error: ServiceError) -> str | None:
-    if "quota" in f"{error.service_code} {error.message}".lower():
-        return (
-            "Ask for quota of this VM family in the Azure portal, choose another size, "
-            "or set compute.allow_low_priority."
-        )
-    return None
+def _found(ref: WorkspaceRef, spec: ComputeSpec) -> Any | None:
+    return find(
+        f"reading the compute {spec.name}",
+        "compute.name",
+        lambda: clients.ml_client(ref).compute.get(str(spec.name)),
+    )
 
 
 def _result(spec: ComputeSpec, size: SizeInfo, *, tier: str, created: bool) -> ComputeResult:

@@ -7,16 +7,17 @@ that was refused can be granted a minute later. So the last word is always a GET
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from lifecycle.azure import translated
+from lifecycle.azure import find, translated
 from lifecycle.clients import WorkspaceRef, ml_client
 from lifecycle.errors import ServiceError, StillBilling
 from lifecycle.operation import state_of
+from lifecycle.patience import within
 from lifecycle.plain import Result
 from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, reporting, wait_until
 
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
 UNANSWERED_WINDOW_SECONDS = 60.0
 DELETE_DEADLINE_SECONDS = 600.0
 
-T = TypeVar("T")
-
-# A lock or a running operation (409), and a token that has just expired (401), are not for good.
-_WORTH_ANOTHER_TRY = frozenset({401, 409})
+# However long Azure asks to wait, while something is billed it is asked again after so long.
+_LONGEST_PAUSE_SECONDS = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +127,8 @@ def request_delete(
 ) -> bool:
     """Ask Azure to delete the endpoint, and return as soon as it has agreed or there is none.
 
-    A running operation, a lock, throttling and outages are waited out.
+    Whatever may pass is waited out, a refusal for want of a right among it; what Azure will say
+    until a person changes something, as under a lock, is not.
 
     Args:
         ref: The workspace.
@@ -147,17 +147,34 @@ def request_delete(
     """
     refusals: list[ServiceError] = []
     began = clock.monotonic()
+    patience = deadline_seconds
+
+    def ask() -> bool | None:
+        return _ask_to_delete(ref, name, refusals, clock, began + patience) or None
+
+    def why() -> str:
+        return refusals[-1].message
+
+    look = reporting(ask, f"asking Azure to delete the endpoint {name}", clock, why=why)
     for pause in growing(0.5, 5.0):
-        if _ask_to_delete(ref, name, refusals):
+        if look():
             break
-        is_busy = refusals[-1].status == 409 and refusals[-1].transient
-        patience = max(deadline_seconds, operation_seconds if is_busy else 0.0)
+        if _is_busy(refusals[-1]) and operation_seconds > patience:
+            patience = operation_seconds
+            logger.warning(
+                "Azure cannot delete the endpoint %s while it is at work on it; it is asked again "
+                "for up to %.0f min. %s",
+                name,
+                patience / 60,
+                why(),
+            )
         waited = clock.monotonic() - began
         if waited >= patience:
             raise _still_billing(
                 name, f"Azure did not agree to delete it in {waited:.0f} seconds.", refusals
             )
-        clock.sleep(min(pause, patience - waited))
+        asked = min(refusals[-1].retry_after or 0.0, _LONGEST_PAUSE_SECONDS)
+        clock.sleep(min(max(pause, asked), patience - waited))
     return any(refusal.status == 409 for refusal in refusals)
 
 
@@ -176,28 +193,31 @@ def confirm_deleted(
     """
     refusals: list[ServiceError] = []
     window = UNANSWERED_WINDOW_SECONDS if create_unanswered else 0.0
+    end = clock.monotonic() + deadline_seconds
     believed_from = clock.monotonic() + window
     seen = ""
 
     def gone() -> bool | None:
         nonlocal seen, believed_from
         try:
-            found = find_endpoint(ref, name)
+            with within(max(end - clock.monotonic(), 0.0), clock):
+                found = find_endpoint(ref, name)
         except ServiceError as error:
             refusals.append(error)
-            if error.transient or error.status in _WORTH_ANOTHER_TRY:
-                return None
-            raise _still_billing(name, "Azure does not let it be read.", refusals) from error
+            return None
         if found is None:
             seen = "Its create was not seen to its end, and may still take effect"
             return clock.monotonic() >= believed_from or None
         seen = f"It was {state_of(found)}"
         believed_from = clock.monotonic()
         if state_of(found) != "Deleting":
-            _ask_to_delete(ref, name, refusals)
+            _ask_to_delete(ref, name, refusals, clock, end)
         return None
 
-    look = reporting(gone, f"deleting the endpoint {name}", clock)
+    def why() -> str:
+        return refusals[-1].message if refusals else seen
+
+    look = reporting(gone, f"deleting the endpoint {name}", clock, why=why)
     if not wait_until(look, every=growing(0.25, 5.0), deadline=deadline_seconds, clock=clock):
         seen = seen or "Azure did not say"
         raise _still_billing(name, f"{seen} after {deadline_seconds:.0f} seconds.", refusals)
@@ -212,38 +232,44 @@ def find_endpoint(ref: WorkspaceRef, name: str) -> OnlineEndpoint | None:
     )
 
 
-def find(doing: str, where: str, get: Callable[[], T]) -> T | None:
-    """Return what ``get`` finds, or None where Azure answers 404."""
-    try:
-        with translated(doing, where=where):
-            return get()
-    except ServiceError as error:
-        if error.status == 404:
-            return None
-        raise
+def _ask_to_delete(
+    ref: WorkspaceRef, name: str, refusals: list[ServiceError], clock: Clock, end: float
+) -> bool:
+    """Send the DELETE and say whether Azure agreed; remember why where it did not.
 
-
-def _ask_to_delete(ref: WorkspaceRef, name: str, refusals: list[ServiceError]) -> bool:
-    """Send the DELETE and say whether Azure agreed; remember why where it is worth waiting."""
+    Raises:
+        StillBilling: It will not, whenever it is asked.
+    """
     try:
-        with translated(f"deleting the endpoint {name}", where=name):
+        with (
+            # The resource is looked at, so that what the SDK begins to poll needs no poller.
+            within(max(end - clock.monotonic(), 0.0), clock),
+            translated(f"deleting the endpoint {name}", where=name),
+        ):
             ml_client(ref).online_endpoints.begin_delete(name)
     except ServiceError as error:
-        if error.status == 404:
+        if error.gone:
             return True
         refusals.append(error)
-        if error.transient or error.status in _WORTH_ANOTHER_TRY:
-            return False
-        raise _still_billing(name, "Azure refuses to delete it.", refusals) from error
+        if error.permanent:
+            raise _still_billing(name, "Azure refuses to delete it.", refusals) from error
+        return False
     return True
 
 
+def _is_busy(refusal: ServiceError) -> bool:
+    """Say whether Azure refused because it is at work on the endpoint."""
+    return refusal.status == 409 and refusal.transient
+
+
 def _still_billing(name: str, problem: str, refusals: list[ServiceError]) -> StillBilling:
-    last = f" {refusals[-1].message}" if refusals else ""
+    last = refusals[-1] if refusals else None
+    remedy, said = StillBilling.default_remedy, f" {last.message}" if last else ""
     error = StillBilling(
-        f"The endpoint {name} may still be billed. {problem}{last}",
+        f"The endpoint {name} may still be billed. {problem}{said}",
         resources=[f"onlineEndpoints/{name}"],
         where=name,
+        remedy=f"{last.remedy} Then: {remedy}" if last and last.permanent else remedy,
     )
-    error.__cause__ = refusals[-1] if refusals else None
+    error.__cause__ = last
     return error

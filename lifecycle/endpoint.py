@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lifecycle.azure import scrubbed, translated
+from lifecycle.azure import find, scrubbed, translated
 from lifecycle.clients import WorkspaceRef, ml_client
 from lifecycle.deletion import (
     DeletedAt,
     confirm_deleted,
     delete_endpoint,
-    find,
     find_endpoint,
     request_delete,
 )
@@ -334,7 +333,7 @@ def deploy(
     def as_wanted(entity: Any) -> bool:
         return bool(
             entity.model == model.id
-            and entity.instance_type.lower() == spec.instance_type.lower()
+            and str(entity.instance_type).lower() == spec.instance_type.lower()
             and entity.instance_count == spec.instance_count
         )
 
@@ -361,11 +360,11 @@ def deploy(
         ) from error
     return DeploymentState(
         endpoint_name=endpoint.name,
-        name=deployed.name,
+        name=name,
         provisioning_state=state_of(deployed),
-        model=deployed.model,
-        instance_type=deployed.instance_type,
-        instance_count=deployed.instance_count,
+        model=str(deployed.model or model.id),
+        instance_type=str(deployed.instance_type or spec.instance_type),
+        instance_count=deployed.instance_count or spec.instance_count,
     )
 
 
@@ -409,7 +408,7 @@ def keep_endpoint(
         ref,
         endpoint,
         f"marking the endpoint {endpoint.name} as kept",
-        lambda found: {"tags": {**found.tags, KEEP_TAG: "true"}, "traffic": found.traffic},
+        lambda found: {"tags": {**(found.tags or {}), KEEP_TAG: "true"}, "traffic": found.traffic},
         lambda entity: KEEP_TAG in (entity.tags or {}),
         clock,
     )

@@ -199,6 +199,7 @@ class ServiceError(FinetuneError):
             something: a lock, a policy. It is not waited for, not even by a deletion.
         gone: Whether Azure says, in its own words, that this very resource is not there; a proxy's
             404, or that of its resource group, is no such word.
+        retry_after: The seconds that Azure asks to wait; None where it asks for nothing.
     """
 
     code = "ServiceError"
@@ -215,12 +216,14 @@ class ServiceError(FinetuneError):
         transient: bool = False,
         permanent: bool = False,
         gone: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message, where=where, remedy=remedy, transient=transient)
         self.status = status
         self.service_code = service_code
         self.permanent = permanent
         self.gone = gone
+        self.retry_after = retry_after
 
 
 class JobError(FinetuneError):

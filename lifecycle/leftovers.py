@@ -13,22 +13,25 @@ from typing import Any
 
 from pydantic import Field
 
-from lifecycle.azure import translated
+from lifecycle.azure import find, translated
 from lifecycle.clients import WorkspaceRef, ml_client
 from lifecycle.deletion import (
     DELETE_DEADLINE_SECONDS,
     delete_endpoints,
-    find,
     request_delete,
 )
 from lifecycle.endpoint import CREATED_TAG, EXPIRES_TAG, KEEP_TAG, OWNER_TAG
 from lifecycle.errors import ServiceError, StillBilling
 from lifecycle.job import UNSUCCESSFUL, JobRef, cancel_job, find_job
 from lifecycle.operation import state_of
+from lifecycle.patience import within
 from lifecycle.plain import Result
-from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, wait_until
+from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, reporting, wait_until
 
 LOOK_AGAIN_SECONDS = 5.0
+# What azure-core may pause while a request is made again.
+REQUEST_SECONDS = 30.0
+_IDLE = frozenset({"idle", "leaving", "unusable", "preempted"})
 # How long the nodes of a job that has just ended may still be said to work for it.
 RELEASE_SECONDS = 60.0
 
@@ -194,7 +197,10 @@ def put_away_cluster(
     try:
         if wait_until(cluster.is_idle, every=every, deadline=RELEASE_SECONDS, clock=clock):
             gone = wait_until(
-                cluster.is_gone, every=every, deadline=DELETE_DEADLINE_SECONDS, clock=clock
+                reporting(cluster.is_gone, f"deleting the cluster {name}", clock, why=cluster.why),
+                every=every,
+                deadline=DELETE_DEADLINE_SECONDS,
+                clock=clock,
             )
             if not gone:
                 raise ServiceError(f"It was still there after {DELETE_DEADLINE_SECONDS:.0f} s.")
@@ -225,12 +231,18 @@ class _Cluster:
         def delete() -> bool:
             found = self._found()
             if found is not None and found.provisioning_state != "Deleting":
-                with translated(f"deleting the cluster {self._name}", where=self._name):
+                doing = f"deleting the cluster {self._name}"
+                # The cluster is looked at: what the SDK begins to poll needs no poller.
+                with within(REQUEST_SECONDS), translated(doing, where=self._name):
                     self._compute.begin_delete(self._name)
                 self.was_deleted = True
             return found is None
 
         return self._patiently(delete)
+
+    def why(self) -> str:
+        """Say what Azure refused last."""
+        return self.refusal.message if self.refusal else ""
 
     def _found(self) -> Any | None:
         """Return the cluster if it is there and the run's."""
@@ -245,31 +257,40 @@ class _Cluster:
         with translated(f"listing the nodes of {self._name}", where=self._name):
             # The SDK takes over the wire's spelling beside its own.
             nodes = [vars(node) for node in self._compute.list_nodes(self._name)]
-        return any(node.get("runId") or node.get("run_id") for node in nodes)
+        return any(not _is_idle(node) for node in nodes)
 
     def _patiently(self, look: Callable[[], bool]) -> bool | None:
         try:
             return look() or None
         except ServiceError as error:
-            if not error.transient and error.status not in (401, 404, 409):
+            if error.permanent:
                 raise
             self.refusal = error
             return None
 
 
+def _is_idle(node: Mapping[str, Any]) -> bool:
+    """Say whether Azure says of a node that it works for no job; else it may for somebody's."""
+    said = node.get("nodeState") or node.get("node_state") or ""
+    state = str(getattr(said, "value", said)).lower()
+    return not (node.get("runId") or node.get("run_id")) and state in _IDLE
+
+
 def _patiently_listed(ref: WorkspaceRef, owner: str, clock: Clock) -> list[EndpointSummary]:
-    """List our endpoints; errors that may pass are waited out, and others name the run."""
+    """List our endpoints; an error is waited out, and names the run where it stays."""
     trouble: list[ServiceError] = []
 
-    def look() -> list[EndpointSummary] | None:
+    def look_once() -> list[EndpointSummary] | None:
         try:
             return list_ours(ref)
         except ServiceError as error:
-            if not error.transient and error.status != 401:
-                raise
             trouble.append(error)
             return None
 
+    def why() -> str:
+        return trouble[-1].message
+
+    look = reporting(look_once, f"listing the endpoints of the run {owner}", clock, why=why)
     found = wait_until(
         look, every=growing(0.5, LOOK_AGAIN_SECONDS), deadline=DELETE_DEADLINE_SECONDS, clock=clock
     )

@@ -75,7 +75,7 @@ def _find(ref: WorkspaceRef, name: str, version: str) -> Model | None:
         with translated(f"looking for version {version} of the model {name}", where=name):
             return clients.ml_client(ref).models.get(name, version=version)
     except ServiceError as error:
-        if error.status == 404:
+        if error.gone:
             return None
         raise
 

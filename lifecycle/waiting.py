@@ -87,7 +87,11 @@ def wait_until(
 
 
 def reporting(
-    look: Callable[[], T | None], doing: str, clock: Clock = SYSTEM_CLOCK
+    look: Callable[[], T | None],
+    doing: str,
+    clock: Clock = SYSTEM_CLOCK,
+    *,
+    why: Callable[[], str] = str,
 ) -> Callable[[], T | None]:
     """Return *look*, which now logs once a minute what is being waited for, and for how long.
 
@@ -95,6 +99,7 @@ def reporting(
         look: Returns what is waited for, or None as long as it is not there.
         doing: To follow "still": ``creating the endpoint ultrachat-…``.
         clock: Whose time passes.
+        why: Returns a sentence on what holds it up, or nothing.
     """
     began = said = clock.monotonic()
 
@@ -104,7 +109,8 @@ def reporting(
         now = clock.monotonic()
         if seen is None and now - said >= _WORD_SECONDS:
             said = now
-            logger.info("Still %s, after %.0f min", doing, (now - began) / 60)
+            waited = f"after {(now - began) / 60:.0f} min"
+            logger.info("Still %s, %s", doing, f"{waited}. {why()}" if why() else waited)
         return seen
 
     return watch

@@ -10,13 +10,14 @@ from prefect import Task
 from prefect.cache_policies import INPUTS, NO_CACHE, RUN_ID
 from prefect.client.schemas.objects import State, TaskRun
 
-from lifecycle.errors import FinetuneError
+from lifecycle.errors import FinetuneError, ServiceError
 from lifecycle.report import current_report
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-RETRY_DELAYS_SECONDS = [2.0, 10.0, 30.0]
+# The last one for a refusal alone: a new role has arrived by then, two minutes after the first try.
+RETRY_DELAYS_SECONDS = [2.0, 10.0, 30.0, 80.0]
 
 
 def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -25,7 +26,10 @@ def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
     A plain function, since Prefect takes any other callable for "never".
     """
     error = state.result(raise_on_failure=False)
-    return isinstance(error, FinetuneError) and error.transient
+    if not isinstance(error, FinetuneError) or not error.transient:
+        return False
+    is_refusal = isinstance(error, ServiceError) and error.status == 403
+    return is_refusal or task_run.run_count < len(RETRY_DELAYS_SECONDS)
 
 
 def step(

@@ -6,15 +6,17 @@ import json
 import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+import requests
 from azure.core import PipelineClient
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 from azure.core.rest import HttpRequest
 
-from lifecycle.azure import scrubbed, translated
+from lifecycle.azure import PERMANENT, find, scrubbed, translated
 from lifecycle.clients import DataPlane
 from lifecycle.errors import ComputeNotUsable, ModelNotFound, ServiceError
 
@@ -77,12 +79,18 @@ def test_a_passing_fault_is_transient(answer: Get, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(401, "ExpiredAuthenticationToken"), (409, "BlobAlreadyExists")]
+    ("status", "code"),
+    [
+        (401, "ExpiredAuthenticationToken"),
+        (403, "AuthorizationFailed"),
+        (403, "AuthorizationPermissionMismatch"),
+        (409, "BlobAlreadyExists"),
+    ],
 )
-def test_a_refusal_that_the_next_try_does_not_meet_is_transient(
+def test_a_refusal_that_the_next_try_may_not_meet_is_transient(
     answer: Get, status: int, code: str
 ) -> None:
-    """A token that expired on the way, and an upload whose first answer was lost."""
+    """A token that expired on the way, a role that has not arrived, an upload answered twice."""
     error = caught(lambda: answer(status, wire_error(code)))
 
     assert (code, True) == (error.service_code, error.transient)
@@ -219,14 +227,122 @@ def test_an_answer_that_is_not_json_is_transient() -> None:
     assert caught(fail).transient
 
 
-def test_errors_of_ours_and_programming_errors_pass_unchanged() -> None:
-    """Only the SDK's exceptions are translated: nothing else is swallowed or renamed."""
-    ours = ModelNotFound("gone")
-    for passing in (ours, KeyError("flavors")):
-        with pytest.raises(type(passing)) as raised, translated("testing"):
-            raise passing
+@pytest.mark.parametrize("passing", [ModelNotFound("gone"), KeyboardInterrupt()])
+def test_errors_of_ours_and_interrupts_pass_unchanged(passing: BaseException) -> None:
+    """What says already what to do is not said again, and a person who interrupts is heard."""
+    with pytest.raises(type(passing)) as raised, translated("testing"):
+        raise passing
 
-        assert passing is raised.value
+    assert passing is raised.value
+
+
+@pytest.mark.parametrize(
+    ("raised", "transient"),
+    [
+        (json.JSONDecodeError("Expecting value", "", 0), True),
+        (AttributeError("'NoneType' object has no attribute 'properties'"), True),
+        (KeyError("flavors"), True),
+        (TypeError("int() argument must be a string"), True),
+        (requests.ConnectionError("reset"), True),
+        (RuntimeError("no event loop"), False),
+        (OSError(28, "No space left on device"), False),
+    ],
+    ids=str,
+)
+def test_whatever_the_sdk_lets_out_becomes_an_error_of_ours(
+    raised: Exception, transient: bool
+) -> None:
+    """An answer that cannot be read is asked for again; no bare exception ends a run."""
+
+    def fail() -> None:
+        raise raised
+
+    error = caught(fail)
+
+    assert (transient, False, False) == (error.transient, error.permanent, error.gone)
+    assert str(raised) in error.message
+    assert "while testing" in error.message
+
+
+@pytest.mark.parametrize("status", [403, 409])
+@pytest.mark.parametrize("code", sorted(PERMANENT))
+def test_a_refusal_that_stands_is_permanent(answer: Get, status: int, code: str) -> None:
+    """What only a person can change is told with what to change, and not waited for."""
+    error = caught(lambda: answer(status, wire_error(code)))
+
+    assert (True, False) == (error.permanent, error.transient)
+    assert (code, PERMANENT[code]) == (error.service_code, error.remedy)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "ScopeLocked",
+            "Call to Microsoft.Storage failed. The scope '/x' cannot perform delete operation "
+            "because following scope(s) are locked: '/subscriptions/s/resourceGroups/ml'.",
+        ),
+        ("RequestDisallowedByPolicy", "Resource 'x' was disallowed by policy."),
+        (
+            "KeyBasedAuthenticationNotPermitted",
+            "Key based authentication is not permitted on this storage account.",
+        ),
+        ("PublicNetworkAccessDisabled", "Public network access is disabled for this workspace."),
+    ],
+)
+def test_a_refusal_that_stands_is_known_within_another(
+    answer: Get, code: str, message: str
+) -> None:
+    """ARM wraps what another service refused into an error with a code of its own."""
+    error = caught(lambda: answer(409, wire_error("Conflict", message)))
+
+    assert (True, code, PERMANENT[code]) == (error.permanent, error.service_code, error.remedy)
+
+
+def test_every_permanent_refusal_is_documented() -> None:
+    """docs/internals/azure-errors.md lists each code with its source."""
+    page = Path("docs/internals/azure-errors.md").read_text(encoding="utf-8")
+
+    assert [] == [code for code in PERMANENT if f"`{code}`" not in page]
+
+
+@pytest.mark.parametrize(
+    ("body", "gone"),
+    [
+        ("", True),
+        (wire_error("ResourceNotFound", "The Resource '…/onlineEndpoints/e' was not found."), True),
+        (wire_error("UserError", "Model not found."), True),
+        ("<html><h1>404 Not Found</h1></html>", False),
+        ({"detail": "Not Found"}, False),
+        (wire_error("ResourceGroupNotFound"), False),
+        (wire_error("SubscriptionNotFound"), False),
+        (wire_error("ParentResourceNotFound"), False),
+        (
+            wire_error(
+                "ResourceNotFound",
+                "The Resource 'Microsoft.MachineLearningServices/workspaces/w' under resource "
+                "group 'ml' was not found.",
+            ),
+            False,
+        ),
+        ({"error": {"code": "NotFound", "innererror": {"code": "WorkspaceNotFound"}}}, False),
+    ],
+)
+def test_gone_is_what_azure_says_of_the_resource_itself(answer: Get, body: Any, gone: bool) -> None:
+    """A proxy's page, or the 404 of a parent, is no word about what was asked for."""
+    error = caught(lambda: answer(404, body))
+
+    assert (404, gone) == (error.status, error.gone)
+    if not gone:
+        with pytest.raises(ServiceError), translated("testing"):
+            find("testing", "e", lambda: answer(404, body))
+
+
+def test_the_pause_that_azure_asks_for_is_known(answer: Get) -> None:
+    """Whoever asks again can wait for as long."""
+    headers = {"Retry-After": "45"}
+
+    assert 45 == caught(lambda: answer(429, wire_error("Busy"), **headers)).retry_after
 
 
 @pytest.mark.parametrize(

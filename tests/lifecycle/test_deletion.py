@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import Any
 
 import pytest
@@ -93,7 +95,8 @@ def test_an_endpoint_that_never_was_is_deleted(
     ("status", "code"),
     [
         (401, "ExpiredToken"),
-        (409, "ScopeLocked"),
+        (403, "AuthorizationFailed"),
+        (403, "Forbidden"),
         (409, "Conflict"),
         (429, "TooManyRequests"),
         (503, "ServerBusy"),
@@ -102,7 +105,7 @@ def test_an_endpoint_that_never_was_is_deleted(
 def test_a_refusal_that_passes_is_waited_out(
     emulator: Any, workspace: WorkspaceRef, live: str, clock: Any, status: int, code: str
 ) -> None:
-    """A lock, a running operation, throttling and an outage do not leave a bill running."""
+    """ARM's caches, a running operation, throttling and an outage leave no bill running."""
     emulator.faults(fault(DELETE, refusal(status, code), list(range(1, 9))))
 
     delete_endpoint(workspace, live, clock=clock)
@@ -128,13 +131,13 @@ def test_a_refusal_that_stays_names_what_is_billed(
     emulator: Any, workspace: WorkspaceRef, live: str, clock: Any
 ) -> None:
     """When the deadline passes, the person learns the name, the reason and the remedy."""
-    emulator.faults({"match": DELETE, "effect": refusal(409, "ScopeLocked")})
+    emulator.faults({"match": DELETE, "effect": refusal(403, "AuthorizationFailed")})
 
     with pytest.raises(StillBilling) as problem:
         delete_endpoint(workspace, live, deadline_seconds=60, clock=clock)
 
     assert [f"onlineEndpoints/{live}"] == problem.value.resources
-    assert "ScopeLocked" in problem.value.message
+    assert "AuthorizationFailed" in problem.value.message
     assert live in problem.value.message
     assert "finetune sweep --apply" in problem.value.remedy
     assert 60 == pytest.approx(sum(clock.slept))
@@ -161,29 +164,100 @@ def test_an_operation_in_progress_may_take_its_time(
     assert over < clock.monotonic() < over + 10
 
 
-def test_a_lock_is_not_waited_for_as_long_as_an_operation(
-    emulator: Any, workspace: WorkspaceRef, live: str, clock: Any
+def test_what_keeps_a_deletion_waiting_is_told(
+    slow_emulator: Any,
+    slow_workspace: WorkspaceRef,
+    endpoint_spec: EndpointSpec,
+    endpoint: EndpointRef,
+    clock: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It will not go by itself."""
-    emulator.faults({"match": DELETE, "effect": refusal(409, "ScopeLocked")})
+    """At once, with how long it may take, and then once a minute: Ctrl-C waits in no silence."""
+    create_endpoint(slow_workspace, endpoint_spec, endpoint, clock=clock)
+    slow_emulator.faults({"match": DELETE, "effect": refusal(409, "OperationInProgress")})
+
+    with caplog.at_level(logging.INFO, "lifecycle"), pytest.raises(StillBilling):
+        request_delete(
+            slow_workspace, endpoint.name, deadline_seconds=60, operation_seconds=300, clock=clock
+        )
+
+    said = [record for record in caplog.records if record.name.startswith("lifecycle")]
+    first, *minutes = [
+        record.getMessage() for record in said if "waiting" not in record.getMessage()
+    ]
+    assert "is asked again for up to 5 min" in first
+    assert [1, 2, 3, 4] == [int(re.findall(r"after (\d+) min", line)[0]) for line in minutes]
+    assert all("OperationInProgress" in line for line in [first, *minutes])
+
+
+@pytest.mark.parametrize("scope", ["resource group", "endpoint"])
+def test_a_lock_ends_it_at_once(
+    emulator: Any, workspace: WorkspaceRef, live: str, clock: Any, scope: str
+) -> None:
+    """It will not go by itself: the person learns what is locked, and how to find the lock."""
+    locked = f"/subscriptions/s/resourceGroups/ml{'' if scope == 'resource group' else '/x'}"
+    said = f"cannot perform delete operation because following scope(s) are locked: '{locked}'."
+    effect = {
+        "status": 409,
+        "error": {"code": "ScopeLocked", "message": f"The scope '{live}' {said}"},
+    }
+    emulator.faults({"match": DELETE, "effect": effect})
+
+    with pytest.raises(StillBilling) as problem:
+        request_delete(workspace, live, deadline_seconds=600, operation_seconds=4500, clock=clock)
+
+    assert [] == clock.slept
+    assert [f"onlineEndpoints/{live}"] == problem.value.resources
+    assert locked in problem.value.message
+    assert "az lock list" in problem.value.remedy
+    assert "finetune sweep --apply" in problem.value.remedy
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        {"status": 404, "body": "<html>x</html>", "headers": {"Content-Type": "text/html"}},
+        {"status": 404, "error": {"code": "ResourceGroupNotFound", "message": "No such group."}},
+    ],
+)
+def test_not_every_404_is_a_deletion(
+    emulator: Any, workspace: WorkspaceRef, live: str, clock: Any, effect: dict[str, Any]
+) -> None:
+    """A proxy's page, or a parent's 404, says nothing of an endpoint that is billed."""
+    emulator.faults({"match": {"path": "/onlineEndpoints/[^/]+$"}, "effect": effect})
 
     with pytest.raises(StillBilling):
-        request_delete(workspace, live, deadline_seconds=60, operation_seconds=120, clock=clock)
+        delete_endpoint(workspace, live, deadline_seconds=60, clock=clock)
 
-    assert 60 == pytest.approx(sum(clock.slept))
+    assert 0 < emulator.ledger()["open"]
 
 
-def test_a_refusal_for_good_is_told_at_once(
-    emulator: Any, workspace: WorkspaceRef, live: str, clock: Any
+@pytest.mark.parametrize("asked", ["80", "86400"])
+def test_a_long_pause_that_azure_asks_for_is_kept_within_reason(
+    emulator: Any, workspace: WorkspaceRef, live: str, clock: Any, asked: str
 ) -> None:
-    """Where the identity may not delete, waiting is of no use."""
-    emulator.faults({"match": DELETE, "effect": refusal(403, "AuthorizationFailed")})
+    """While it is billed it is asked again, whatever Retry-After says."""
+    busy = {"status": 429, "headers": {"Retry-After": asked}}
+    emulator.faults(fault(DELETE, busy, [1]))
 
-    with pytest.raises(StillBilling, match="AuthorizationFailed") as problem:
-        delete_endpoint(workspace, live, clock=clock)
+    delete_endpoint(workspace, live, clock=clock)
 
-    assert [f"onlineEndpoints/{live}"] == problem.value.resources
-    assert [] == clock.slept
+    assert sum(clock.slept) < 100
+    assert 0 == emulator.ledger()["open"]
+
+
+@pytest.mark.parametrize("body", ["", "{}", "[]", "null", "<html>"])
+def test_a_blank_answer_is_no_deletion(
+    emulator: Any, workspace: WorkspaceRef, live: str, clock: Any, body: str
+) -> None:
+    """An answer that cannot be read is asked for again, and is named where it stays so."""
+    emulator.faults({"match": GET, "effect": {"status": 200, "body": body}})
+
+    with pytest.raises(StillBilling):
+        delete_endpoint(workspace, live, deadline_seconds=30, clock=clock)
+
+    emulator.faults({"match": GET, "nth": [1], "effect": {"status": 200, "body": body}})
+    assert live == delete_endpoint(workspace, live, clock=clock).name
 
 
 def test_an_outage_is_never_taken_for_a_deletion(

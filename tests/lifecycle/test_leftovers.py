@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -173,10 +174,26 @@ def test_a_cluster_with_a_job_on_it_is_left(
     assert check_compute(workspace, ComputeSpec(name=cluster, size=SIZE.name)) is not None
 
 
+@pytest.mark.parametrize("nodes", [[{"nodeId": "n"}], [{"nodeId": "n", "nodeState": "Working"}]])
+def test_a_cluster_whose_nodes_do_not_say_that_they_idle_is_left(
+    emulator: Any,
+    workspace: WorkspaceRef,
+    cluster: str,
+    clock: Any,
+    nodes: list[dict[str, str]],
+) -> None:
+    """That no job is named on a node is no proof that it has none."""
+    listed = {"status": 200, "body": json.dumps({"nodes": nodes})}
+    emulator.faults({"match": {"path": "/listNodes$"}, "effect": listed})
+
+    assert False is put_away_cluster(workspace, cluster, RUN, clock=clock)
+    assert check_compute(workspace, ComputeSpec(name=cluster, size=SIZE.name)) is not None
+
+
 def test_a_cluster_that_cannot_be_deleted_is_named(
     emulator: Any, workspace: WorkspaceRef, cluster: str, clock: Any
 ) -> None:
-    """A refusal that may pass is waited out; one for good is told."""
+    """A refusal that may pass is waited out; one that stays is an error."""
     emulator.faults({"match": {"method": "DELETE"}, "nth": [1, 2], "effect": {"status": 409}})
     assert True is put_away_cluster(workspace, cluster, RUN, clock=clock)
     ensure_compute(workspace, ComputeSpec(name=cluster, size=SIZE.name), SIZE, owner=RUN)
