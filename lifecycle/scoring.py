@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -323,10 +324,12 @@ class _Line:
     def _reply(self, answer: requests.Response) -> str:
         try:
             reply = extract_reply(answer.json())
-        except ValueError as error:
-            raise self._problem(
+        except ValueError:
+            # As from a proxy, or a server that is just starting.
+            problem = self._problem(
                 f"The answer is not JSON: {self._excerpt(answer.text)}", status=answer.status_code
-            ) from error
+            )
+            raise _TryAgainError(problem) from None
         if reply is None:
             raise self._problem(
                 f"The answer holds no reply: {self._excerpt(answer.text)}",
@@ -347,6 +350,7 @@ class _Line:
 def _pause(ours: float, asked_for: str | None) -> float:
     """Return the seconds to wait: what ``Retry-After`` asks for, within bounds, or our own."""
     try:
-        return min(max(float(asked_for or ours), 0.0), _LONGEST_PAUSE)
+        asked = float(asked_for or ours)
     except ValueError:
         return ours
+    return min(max(asked, 0.0), _LONGEST_PAUSE) if math.isfinite(asked) else ours

@@ -387,6 +387,21 @@ def test_an_answer_without_a_reply_is_an_error(
         invoke(workspace, live, None, REQUEST, 10, clock=clock)
 
 
+@pytest.mark.parametrize("after", ["nan", "inf", "-1", "soon", "1e999"])
+def test_one_blank_answer_is_asked_for_again(
+    emulator: Any, workspace: WorkspaceRef, live: str, clock: Any, after: str
+) -> None:
+    """After a training that was paid, one answer that cannot be read costs a few seconds."""
+    busy = {"status": 503, "headers": {"Retry-After": after}}
+    emulator.faults(
+        {"match": SCORE, "nth": [1], "effect": {"status": 200, "body": ""}},
+        {"match": SCORE, "nth": [2], "effect": busy},
+    )
+
+    assert invoke(workspace, live, None, REQUEST, 10, clock=clock)
+    assert sum(clock.slept) < 60
+
+
 def test_the_key_is_in_no_message(
     emulator: Any, workspace: WorkspaceRef, live: str, clock: Any
 ) -> None:
