@@ -22,7 +22,7 @@ from lifecycle.deletion import (
 )
 from lifecycle.endpoint import CREATED_TAG, EXPIRES_TAG, KEEP_TAG, OWNER_TAG
 from lifecycle.errors import ServiceError, StillBilling
-from lifecycle.job import UNSUCCESSFUL, JobRef, cancel_job, find_job
+from lifecycle.job import CANCEL_SECONDS, UNSUCCESSFUL, JobRef, cancel_job, find_job
 from lifecycle.operation import state_of
 from lifecycle.patience import within
 from lifecycle.plain import Result
@@ -161,17 +161,35 @@ def put_away_job(
         How it ended; None where the run has no job.
 
     Raises:
-        StillBilling: It could not be seen ended.
-        ServiceError: Azure cannot be asked.
+        StillBilling: It could not be seen ended, or Azure could not be asked for it.
+        ServiceError: Azure refuses for good.
     """
     newest: JobRef | None = None
+    trouble: list[ServiceError] = []
+    end = clock.monotonic() + window_seconds
 
-    def look() -> JobRef | None:
+    def is_settled() -> bool | None:
         nonlocal newest
-        newest = find_job(ref, owner)
-        return None if newest is None or newest.status in UNSUCCESSFUL else newest
+        try:
+            newest = find_job(ref, owner)
+        except ServiceError as error:
+            trouble.append(error)
+            if error.permanent:
+                raise
+            return None
+        is_live = newest is not None and newest.status not in UNSUCCESSFUL
+        return is_live or clock.monotonic() >= end or None
 
-    wait_until(look, every=growing(0.5, LOOK_AGAIN_SECONDS), deadline=window_seconds, clock=clock)
+    look = reporting(
+        is_settled, f"looking for the job of the run {owner}", clock, why=lambda: _last(trouble)
+    )
+    deadline = max(window_seconds, CANCEL_SECONDS)
+    every = growing(0.5, LOOK_AGAIN_SECONDS)
+    if not wait_until(look, every=every, deadline=deadline, clock=clock):
+        raise StillBilling(
+            f"Whether the run {owner} has a job is not known: {_last(trouble)}",
+            resources=[f"jobs of run {owner}"],
+        ) from trouble[-1]
     return None if newest is None else cancel_job(ref, newest.name, clock=clock)
 
 
@@ -282,24 +300,33 @@ def _patiently_listed(ref: WorkspaceRef, owner: str, clock: Clock) -> list[Endpo
 
     def look_once() -> list[EndpointSummary] | None:
         try:
-            return list_ours(ref)
+            found = list_ours(ref)
         except ServiceError as error:
             trouble.append(error)
-            return None
+            # Nothing is waited for that only a person can change.
+            return [] if error.permanent else None
+        trouble.clear()
+        return found
 
-    def why() -> str:
-        return trouble[-1].message
-
-    look = reporting(look_once, f"listing the endpoints of the run {owner}", clock, why=why)
-    found = wait_until(
+    look = reporting(
+        look_once,
+        f"listing the endpoints of the run {owner}",
+        clock,
+        why=lambda: _last(trouble),
+    )
+    listed = wait_until(
         look, every=growing(0.5, LOOK_AGAIN_SECONDS), deadline=DELETE_DEADLINE_SECONDS, clock=clock
     )
-    if found is None:
+    if listed is None or trouble:
         raise StillBilling(
-            f"The endpoints of the run {owner} cannot be listed: {trouble[-1].message}",
+            f"The endpoints of the run {owner} cannot be listed: {_last(trouble)}",
             resources=[f"onlineEndpoints of run {owner}"],
         ) from trouble[-1]
-    return found
+    return listed
+
+
+def _last(trouble: list[ServiceError]) -> str:
+    return trouble[-1].message if trouble else ""
 
 
 def _summary(name: str, state: str, tags: Mapping[str, str]) -> EndpointSummary:

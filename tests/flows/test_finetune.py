@@ -16,6 +16,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from cli.main import main
 from lifecycle.clients import WorkspaceRef, ml_client
 
+# Nobody waits for it: it stays until a person changes something.
+LOCKED = {"status": 409, "error": {"code": "ScopeLocked", "message": "It is locked."}}
+
 JOB = {"method": "PUT", "path": r"/workspaces/emulator/jobs/[^/]+$"}
 ENDPOINT = {"method": "PUT", "path": r"/onlineEndpoints/[^/]+$"}
 DEPLOYMENT = {"method": "PUT", "path": r"/onlineEndpoints/[^/]+/deployments/[^/]+$"}
@@ -225,7 +228,7 @@ def test_what_azure_shows_late_is_waited_for(emulator: Any, run: Run, effect: st
 
 def test_what_cannot_be_deleted_is_named_and_is_exit_3(emulator: Any, run: Run) -> None:
     """A refused deletion is never reported as done, and does not take the run's result away."""
-    emulator.faults({"match": {"method": "DELETE"}, "effect": {"status": 403}})
+    emulator.faults({"match": {"method": "DELETE"}, "effect": LOCKED})
 
     exit_code, report = run()
 
@@ -239,7 +242,7 @@ def test_a_failed_cleanup_does_not_hide_why_the_run_failed(emulator: Any, run: R
     """The outcome is the run's own, with the cleanup's trouble as a note; the exit code is 3."""
     emulator.faults(
         {"match": SCORE, "effect": {"status": 400}},
-        {"match": {"method": "DELETE"}, "effect": {"status": 403}},
+        {"match": {"method": "DELETE"}, "effect": LOCKED},
     )
 
     exit_code, report = run()

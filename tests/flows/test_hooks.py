@@ -15,8 +15,11 @@ from flows.finetune import finetune_chat_model
 from flows.hooks import put_away_cancelled
 from lifecycle.errors import FinetuneError
 
-ENDPOINTS = {"match": {"method": "GET", "path": "/onlineEndpoints$"}, "effect": {"status": 403}}
-JOBS = {"match": {"method": "GET", "path": "/jobs/ft-[^/]+$"}, "effect": {"status": 403}}
+# Nobody waits for it: it stays until a person changes something.
+DENIED = {"status": 403, "error": {"code": "DenyAssignmentAuthorizationFailed", "message": "No."}}
+
+ENDPOINTS = {"match": {"method": "GET", "path": "/onlineEndpoints$"}, "effect": DENIED}
+JOBS = {"match": {"method": "GET", "path": "/jobs/ft-[^/]+$"}, "effect": DENIED}
 
 
 @pytest.fixture

@@ -20,6 +20,9 @@ from lifecycle.errors import ServiceError, StillBilling
 from tasks.runs import has_completed, owner_of, restart
 from tests.flows.heartbeats import beat
 
+# Nobody waits for it: it stays until a person changes something.
+LOCKED = {"status": 409, "error": {"code": "ScopeLocked", "message": "It is locked."}}
+
 SPEC = EndpointSpec(instance_type="Standard_NC24ads_A100_v4")
 
 
@@ -107,7 +110,7 @@ def test_a_sweep_that_leaves_something_fails(
 ) -> None:
     """What should be gone and is not turns the run red, with its name."""
     over = make(workspace, run_in(Crashed()))
-    emulator.faults({"match": {"method": "DELETE"}, "effect": {"status": 403}})
+    emulator.faults({"match": {"method": "DELETE"}, "effect": LOCKED})
 
     with pytest.raises(StillBilling, match=over) as problem:
         sweep_endpoints(apply=True, grace_minutes=0)
