@@ -6,6 +6,7 @@ the flow run, so whoever submits looks first, and never submits beside a job tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ from lifecycle import clients
 from lifecycle.azure import UNSEEN_SECONDS, translated
 from lifecycle.clients import WorkspaceRef
 from lifecycle.errors import ServiceError, StillBilling
-from lifecycle.logs import LogLine
+from lifecycle.logs import ENDED, LogLine, as_status
 from lifecycle.names import base32_id
+from lifecycle.patience import within
 from lifecycle.plain import Result, Spec
-from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, wait_until
+from lifecycle.waiting import SYSTEM_CLOCK, Clock, growing, reporting, wait_until
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Job, PipelineJob
@@ -33,10 +35,13 @@ BASE_MODEL_TAG = "finetune-base-model"
 TRAINED_MODEL_OUTPUT = "mlflow_model_folder"
 JOB_OUTPUT = "trained_model"
 CANCEL_SECONDS = 600.0
-ENDED = frozenset({"Completed", "Failed", "Canceled"})
+GAP = 2
+"""So many jobs of a run, one after the other, may have been deleted, and the next be alive."""
 UNSUCCESSFUL = frozenset({"Failed", "Canceled"})
 JOB_LIFE = timedelta(days=21)
 
+# What azure-core may pause in one try to cancel.
+_ONE_TRY_SECONDS = 30.0
 _JOB_LIFE_MINUTES = JOB_LIFE // timedelta(minutes=1)
 
 
@@ -214,14 +219,18 @@ def submit_job(ref: WorkspaceRef, plan: Plan, training: TrainingSpec, flow_run_i
 def find_job(ref: WorkspaceRef, flow_run_id: str) -> JobRef | None:
     """Return the newest job of this flow run, or None.
 
+    Somebody may have deleted earlier ones: it is sought beyond :data:`GAP` that are missing.
+
     Raises:
         ServiceError: Azure did not answer, or with an error.
     """
     newest: JobRef | None = None
-    attempt = 1
-    while (found := _find(ref, job_name(flow_run_id, attempt))) is not None:
-        newest = _job_ref(found, attempt, adopted=True)
-        attempt += 1
+    for attempt in itertools.count(1):
+        found = _find(ref, job_name(flow_run_id, attempt))
+        if found is not None:
+            newest = _job_ref(found, attempt, adopted=True)
+        elif attempt - (newest.attempt if newest else 0) > GAP:
+            break
     return newest
 
 
@@ -237,14 +246,15 @@ def stream_job(
     """Follow the job and its steps to the end, and say what the end was.
 
     Each line of their logs is emitted once, as it appears; so is each change of status, and a
-    line a minute when nothing else is. A lost connection, an expired token or an error of the
-    service is waited out for half an hour.
+    line a minute when nothing else is. The job itself says whether it lives and how it ended: a
+    lost connection, an expired token or an error of the service is waited out for half an hour.
+    The run history only informs: where it cannot be read, a warning says so.
 
     Args:
         ref: The workspace.
         job: What :func:`submit_job` returned.
-        spec: The deadlines. They count from this call: a run that meets its job again gives it
-            the whole time once more.
+        spec: The deadlines. They count from the job's beginning, whoever followed it before, as
+            far as Azure's times tell; docs/steps/job.md.
         emit: Called with each line.
         clock: Whose time passes.
         watch: Called after each look with the steps that do the work, as they stand.
@@ -255,14 +265,14 @@ def stream_job(
     Raises:
         JobFailed: It, or a step of it, failed. Names the step, its last lines, and Studio.
         JobCanceled: It was canceled.
-        JobNotResponding: It is NotResponding, Paused, or in a state unknown to us.
+        JobNotResponding: It is NotResponding, Paused, or in a state unknown to us, and stays so.
         JobDeadlineExceeded: It waited or ran for too long, and has been canceled.
         StillBilling: The same, and the cancel could not be confirmed.
         ServiceError: Azure could not be asked for too long. The job goes on.
     """
-    from lifecycle.following import Following
+    from lifecycle.following import JobFollower
 
-    return Following(ref, job, spec, emit, watch, clock).to_the_end()
+    return JobFollower(ref, job, spec, emit, watch, clock).run()
 
 
 def cancel_job(
@@ -288,13 +298,12 @@ def cancel_job(
         How it ended: Canceled, or Completed or Failed where it was quicker.
 
     Raises:
-        StillBilling: It was still live at the deadline.
-        ServiceError: Azure has no such job, or this identity may not cancel it.
+        StillBilling: It was still live at the deadline, or Azure refused until then.
+        ServiceError: Azure has no such job, or refuses for good.
     """
     attempt = _Cancel(ref, name, clock)
-    status = wait_until(
-        attempt.look, every=growing(0.5, 10.0), deadline=deadline_seconds, clock=clock
-    )
+    look = reporting(attempt.look, f"canceling the job {name}", clock, why=attempt.why)
+    status = wait_until(look, every=growing(0.5, 10.0), deadline=deadline_seconds, clock=clock)
     if status is None:
         raise StillBilling(
             f"The job {name} was asked to stop, and is still {attempt.status} after "
@@ -307,7 +316,7 @@ def cancel_job(
 
 def status_of(job: Job) -> str:
     """Return a job's status as Azure spells it; the SDK gives an enum for those that it knows."""
-    return str(getattr(job.status, "value", job.status))
+    return as_status(getattr(job.status, "value", job.status)) or "Unknown"
 
 
 class _Cancel:
@@ -324,7 +333,8 @@ class _Cancel:
 
     def look(self) -> str | None:
         try:
-            with translated(f"canceling the job {self._name}", where=self._name):
+            doing = f"canceling the job {self._name}"
+            with within(_ONE_TRY_SECONDS, self._clock), translated(doing, where=self._name):
                 jobs = clients.ml_client(self._ref).jobs
                 self.status = status_of(jobs.get(self._name))
                 if self.status in ENDED:
@@ -334,12 +344,16 @@ class _Cancel:
                     jobs.begin_cancel(self._name, polling=False)
                     self._is_accepted = True
         except ServiceError as error:
-            is_unseen = error.status == 404 and self._clock.monotonic() < self._unseen_until
-            # 400: it is Finalizing. 401: the token has just expired.
-            if not (error.transient or is_unseen or error.status in (400, 401, 409)):
+            is_gone = error.gone and self._clock.monotonic() >= self._unseen_until
+            if error.permanent or is_gone:
                 raise
+            # 400: it is Finalizing. 401: the token has just expired. 403: ARM's caches.
             self.refusal = error
         return None
+
+    def why(self) -> str:
+        """Say what keeps it from ending."""
+        return self.refusal.message if self.refusal else f"It is {self.status}."
 
 
 def _pipeline_job(
@@ -379,7 +393,7 @@ def _find(ref: WorkspaceRef, name: str) -> Job | None:
         with translated(f"looking for the job {name}", where=name):
             return clients.ml_client(ref).jobs.get(name)
     except ServiceError as error:
-        if error.status == 404:
+        if error.gone:
             return None
         raise
 

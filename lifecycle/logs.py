@@ -12,22 +12,34 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 
 from pydantic import Field
 
 from lifecycle.azure import translated
-from lifecycle.errors import FinetuneError
+from lifecycle.errors import FinetuneError, ServiceError
+from lifecycle.loose import as_items, as_moment, as_object, as_text, look_up
 from lifecycle.plain import Result
 
 TAIL_LINES = 20
 
 WAITING = frozenset({"NotStarted", "Queued", "Preparing", "Provisioning", "Starting"})
 LIVE = WAITING | {"Running", "Finalizing", "CancelRequested"}
+ENDED = frozenset({"Completed", "Failed", "Canceled"})
+_SPELLING = {status.lower(): status for status in LIVE | ENDED | {"NotResponding", "Paused"}}
 
 _LOG_FILE = re.compile(r"user_logs/std_log.*\.txt|logs/azureml/(?:executionlogs|stdoutlogs)\.txt")
 _NOT_CREATED_ON_A_NODE_YET = frozenset({"NotStarted", "Queued"})
+# More than any pipeline has: a history that has no end is not read for ever.
+_MOST_RUNS = 1000
+_MOST_PAGES = 50
+
+
+def as_status(value: Any) -> str | None:
+    """Return a status as Azure ML spells it, whatever its case; None where it is no text."""
+    said = as_text(value)
+    return None if said is None else _SPELLING.get(said.strip().lower(), said)
 
 
 class LogLine(Result):
@@ -125,6 +137,9 @@ class Run:
 class JobLogs:
     """Follows a job and its steps; each :meth:`look` goes on where the last one ended.
 
+    The run history is a service of its own, and a courtesy: of what it says, only what is
+    understood is taken, and the rest is as if it had not been said.
+
     Args:
         plane: The workspace's data plane.
         workspace_id: The workspace's resource id.
@@ -144,36 +159,59 @@ class JobLogs:
         self._plane = plane
         self._runs = f"history/v1.0{workspace_id}/runs"
         self._emit = emit
+        self._known = {job.id: job}
+        self._seen: set[str] = set()
 
     def look(self) -> bool:
         """Read what is new, and say whether anything was.
 
-        A log that cannot be read is read the next time; ``unreadable`` is then set.
+        What cannot be read of the steps and the logs is read the next time; ``unreadable`` is then
+        set.
 
         Raises:
-            FinetuneError: The run history did not answer, or with an error.
+            FinetuneError: The run history did not answer of the job itself, with an error, or
+                with something else than a run.
         """
         self.unreadable = None
+        self._seen = set()
         return self._look_at(self.job)
+
+    def steps(self) -> list[Run]:
+        """Return the runs that do the work: those with none below, the job itself left out."""
+        return [run for run in self.job.walk() if not run.children and run is not self.job]
+
+    def steps_seen(self) -> list[Run]:
+        """Return the steps whose state the last look read, and those that have ended."""
+        return [run for run in self.steps() if run.id in self._seen or run.status in ENDED]
 
     def _look_at(self, run: Run) -> bool:
         if run.is_read:
             return False
         details = self._get(f"{run.id}/details")
-        news = self._set_status(run, str(details.get("status")))
+        status = as_status(look_up(details, "status"))
+        if status is None:
+            raise ServiceError(
+                f"The run history does not say how {run.name} goes.", where=run.id, transient=True
+            )
+        news = self._set_status(run, status)
         run.error = _error_message(details) or run.error
-        run.began_at = _moment(details, "startTimeUtc")
-        run.ended_at = _moment(details, "endTimeUtc")
-        has_ended = run.status not in LIVE
+        run.began_at = as_moment(look_up(details, "startTimeUtc")) or run.began_at
+        run.ended_at = as_moment(look_up(details, "endTimeUtc")) or run.ended_at
+        has_ended = run.status in ENDED
         logs_are_read = True
-        for name, url in sorted((details.get("logFiles") or {}).items()):
-            if _LOG_FILE.fullmatch(name):
+        for name, url in sorted(as_object(look_up(details, "logFiles")).items()):
+            if _LOG_FILE.fullmatch(name) and isinstance(url, str):
                 lines = self._read(run, name, url, final=has_ended)
                 news = news or bool(lines)
                 logs_are_read = logs_are_read and lines is not None
+        below_is_read = True
         if not any(name.startswith("user_logs/") for name in run.files):
-            news = self._look_below(run) or news
-        below_is_read = all(child.is_read for child in run.children.values())
+            try:
+                news = self._look_below(run) or news
+            except FinetuneError as error:
+                self.unreadable = error
+                below_is_read = False
+        below_is_read = below_is_read and all(child.is_read for child in run.children.values())
         run.is_read = has_ended and logs_are_read and below_is_read
         return news
 
@@ -181,29 +219,45 @@ class JobLogs:
         """Look at the children; one that is not on a node yet has nothing to read."""
         news = False
         for found in self._children(run):
-            run_id = found["runId"]
-            child = run.children.get(run_id)
+            child = self._child(run, found)
             if child is None:
-                name = found.get("displayName") or found.get("name") or run_id
-                child = run.children[run_id] = Run(run_id, str(name))
-            status = str(found.get("status"))
+                continue
+            status = as_status(look_up(found, "status"))
             if status in _NOT_CREATED_ON_A_NODE_YET:
-                news = self._set_status(child, status) or news
-            else:
+                news = self._set_status(child, str(status)) or news
+                continue
+            try:
                 news = self._look_at(child) or news
+            except FinetuneError as error:
+                self.unreadable = error
+                if status is not None:
+                    news = self._set_status(child, status) or news
         return news
 
-    def _children(self, run: Run) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+    def _child(self, run: Run, found: Mapping[str, Any]) -> Run | None:
+        """Return the run below *run* that is listed here; None where it is none, or too many."""
+        run_id = as_text(look_up(found, "runId"))
+        if run_id is None:
+            return None
+        if run_id not in self._known and len(self._known) < _MOST_RUNS:
+            name = as_text(look_up(found, "displayName")) or as_text(look_up(found, "name"))
+            self._known[run_id] = run.children[run_id] = Run(run_id, name or run_id)
+        # Not one that is elsewhere in the tree: a run below itself would have no end.
+        return run.children.get(run_id)
+
+    def _children(self, run: Run) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
         params: dict[str, str] | None = None
-        while True:
+        tokens: set[str] = set()
+        while len(tokens) < _MOST_PAGES:
             page = self._get(f"{run.id}/children", params)
-            found += page.get("value") or []
-            token = page.get("continuationToken")
-            if not token:
+            found += [as_object(item) for item in as_items(look_up(page, "value"))]
+            token = as_text(look_up(page, "continuationToken"))
+            if token is None or token in tokens:
                 break
+            tokens.add(token)
             params = {"$continuationtoken": token}
-        return sorted(found, key=lambda item: item.get("startTimeUtc") or "~")
+        return sorted(found, key=lambda item: as_text(look_up(item, "startTimeUtc")) or "~")
 
     def _read(self, run: Run, name: str, url: str, *, final: bool) -> list[str] | None:
         """Emit what is new in one file; None where it cannot be read just now."""
@@ -222,13 +276,14 @@ class JobLogs:
         return lines
 
     def _set_status(self, run: Run, status: str) -> bool:
+        self._seen.add(run.id)
         if status == run.status:
             return False
         run.status = status
         self._emit(LogLine(source=run.name, text=f"Status: {status}"))
         return True
 
-    def _get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         with translated(f"reading the run history of {self.job.id}"):
             return self._plane.get_json(f"{self._runs}/{path}", params)
 
@@ -238,20 +293,12 @@ def _last_drawn(line: bytes) -> bytes:
     return line[line.rstrip(b"\r").rfind(b"\r") + 1 :]
 
 
-def _moment(details: Mapping[str, Any], name: str) -> datetime | None:
-    written = details.get(name)
-    if not written:
-        return None
-    moment = datetime.fromisoformat(written)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def _error_message(details: Mapping[str, Any]) -> str | None:
     """Return the innermost message of a run's error, on one line, at most 600 characters."""
-    error = details.get("error") or {}
-    error = error.get("error") or error
-    code, message = error.get("code"), error.get("message")
+    error = look_up(details, "error")
+    error = look_up(error, "error") or error
+    code, message = as_text(look_up(error, "code")), as_text(look_up(error, "message"))
     if not message:
         return None
-    line = " ".join(f"{code}: {message}".split() if code else str(message).split())
+    line = " ".join((f"{code}: {message}" if code else message).split())
     return line if len(line) <= 600 else line[:599] + "…"

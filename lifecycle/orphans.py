@@ -10,7 +10,8 @@ from pydantic import Field
 
 from lifecycle.azure import translated
 from lifecycle.clients import WorkspaceRef, ml_client
-from lifecycle.job import ENDED, JOB_LIFE, OWNER_TAG, status_of
+from lifecycle.job import JOB_LIFE, OWNER_TAG, status_of
+from lifecycle.logs import ENDED
 from lifecycle.owners import GRACE, Owner, OwnerOf, is_over
 from lifecycle.plain import Result
 
@@ -88,14 +89,14 @@ def find_idle_clusters(ref: WorkspaceRef) -> list[ClusterFinding]:
 
 def _live_jobs(ref: WorkspaceRef, now: datetime) -> Iterator[Job]:
     with translated("listing the jobs"):
-        # Newest first; none lives for longer than Azure lets it.
+        # In whatever order Azure lists them.
         for job in ml_client(ref).jobs.list(tag=OWNER_TAG):
             if job is None:  # The SDK could not read it.
                 continue
             born = job.creation_context.created_at if job.creation_context else None
-            if born is not None and now - born > JOB_LIFE:
-                return
-            if status_of(job) not in ENDED:
+            # None lives for longer than Azure lets it.
+            is_too_old = isinstance(born, datetime) and now - born > JOB_LIFE
+            if status_of(job) not in ENDED and not is_too_old:
                 yield job
 
 

@@ -12,7 +12,14 @@ from lifecycle import job as lifecycle
 from lifecycle import leftovers
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import TrainingSpec
-from lifecycle.errors import FinetuneError, JobError, ServiceError
+from lifecycle.errors import (
+    FinetuneError,
+    JobCanceled,
+    JobDeadlineExceeded,
+    JobError,
+    JobFailed,
+    ServiceError,
+)
 from lifecycle.job import JobRef, JobResult, JobSpec, JobStep
 from lifecycle.logs import LogLine
 from lifecycle.preflight import Plan
@@ -80,7 +87,9 @@ def stream_job(workspace: WorkspaceRef, job: JobRef, limits: JobSpec) -> JobResu
         bar.show(steps, datetime.now(UTC))
 
     try:
-        result = lifecycle.stream_job(workspace, job, limits, emit, watch=watch)
+        # The deadlines go on counting where an earlier try has followed the job.
+        followed = job if is_first else job.model_copy(update={"adopted": True})
+        result = lifecycle.stream_job(workspace, followed, limits, emit, watch=watch)
     except JobError as error:
         bar.end(error.code, datetime.now(UTC))
         raise
@@ -121,7 +130,9 @@ def put_away_job(
         report.is_gone(f"jobs/{name}")
         logger.warning("The job, if there is one, goes on: the next attempt adopts it")
         return False
-    logger.info("Canceling job %s; Ctrl-C waits until it has ended", name)
+    has_ended = isinstance(outcome, (JobFailed, JobCanceled, JobDeadlineExceeded))
+    if not has_ended:
+        logger.info("Canceling job %s; Ctrl-C waits until it has ended", name)
     try:
         if report.job is not None:
             report.job["status"] = _cancelled(workspace, name)
@@ -145,7 +156,7 @@ def _cancelled(workspace: WorkspaceRef, name: str) -> str:
     try:
         return lifecycle.cancel_job(workspace, name)
     except ServiceError as error:
-        if error.status != 404:
+        if not error.gone:
             raise
         return "Not found"
 

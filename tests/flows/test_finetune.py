@@ -14,6 +14,7 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from cli.main import main
+from lifecycle import following
 from lifecycle.clients import WorkspaceRef, ml_client
 
 # Nobody waits for it: it stays until a person changes something.
@@ -129,9 +130,10 @@ def test_an_endpoint_is_kept_where_it_is_asked_for(
     [("Failed", "JobFailed"), ("Canceled", "JobCanceled"), ("NotResponding", "JobNotResponding")],
 )
 def test_a_job_that_does_not_complete_fails_the_run(
-    emulator: Any, run: Run, status: str, code: str
+    emulator: Any, run: Run, status: str, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 1, the true end of the job, no endpoint, no meter; its page says so."""
+    monkeypatch.setattr(following, "UNCLEAR_SECONDS", 0.0)  # The test has no ten minutes.
     emulator.faults({"match": JOB, "effect": {"job": {"status": status}}})
 
     exit_code, report = run()
@@ -143,6 +145,22 @@ def test_a_job_that_does_not_complete_fails_the_run(
     page, bar, _ = watched(report["flow_run_id"])
     assert f"| error | `{code}` |" in page
     assert bar.startswith(f"{code} after ")
+
+
+def test_a_run_history_that_is_refused_costs_a_warning(emulator: Any, run: Run) -> None:
+    """The job is judged by itself: its model is registered, tried, and nothing is left."""
+    emulator.faults({"match": {"path": "/history/"}, "effect": {"status": 403}})
+
+    exit_code, report = run()
+
+    assert (0, "Completed", "Completed") == (exit_code, report["state"], report["job"]["status"])
+    assert report["registered_model"]["name"]
+    assert True is report["endpoint"]["deleted"]
+    assert [] == emulator.open_meters()
+    history = [warning for warning in report["warnings"] if "run history" in warning]
+    assert 1 == len(history)
+    page, _, _ = watched(report["flow_run_id"])
+    assert "goes on by the job" in page
 
 
 @pytest.mark.parametrize("place", [ENDPOINT, DEPLOYMENT], ids=["endpoint", "deployment"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -224,13 +225,111 @@ def test_a_lost_connection_loses_no_line() -> None:
     pages.log("S", "one\n")
     pages.log("J", "outline\n", OUTLINE)
     pages.broken["S/details"] = ServiceRequestError("connection reset")
-    with pytest.raises(ServiceError, match="did not answer"):
-        logs.look()
+    logs.look()
+    assert "did not answer" in str(logs.unreadable)
     pages.broken.clear()
     logs.look()
 
     assert ["outline"] == texts(lines, "fine-tune")
     assert ["one"] == texts(lines, "finetune")
+
+
+def test_the_job_itself_must_be_readable() -> None:
+    """Whoever follows it goes by the job's own status then, and asks again later."""
+    pages = Pages()
+    logs = follow(pages, [])
+    pages.run("J", "Running")
+    pages.broken["J/details"] = ServiceRequestError("connection reset")
+
+    with pytest.raises(ServiceError, match="did not answer"):
+        logs.look()
+
+
+def test_steps_that_were_not_read_just_now_are_not_shown_as_seen() -> None:
+    """What a step did an hour ago is no evidence that it waits or runs."""
+    pages = Pages()
+    logs = follow(pages, [])
+    pages.run("J", "Running")
+    pages.run("S", "Running", "J")
+    pages.run("T", "Completed", "J")
+    logs.look()
+    assert ["S", "T"] == [step.id for step in logs.steps_seen()]
+
+    pages.broken["J/children"] = ServiceRequestError("connection reset")
+    logs.look()
+
+    assert ["T"] == [step.id for step in logs.steps_seen()]
+    assert ["S", "T"] == [step.id for step in logs.steps()]
+
+
+_ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["J", "S", "Running", "queued", "COMPLETED", "0001-01-01T00:00:00", "http://x"]
+    )
+    | st.sampled_from(
+        ["2026-03-27T04:02:25.1975312Z", "2026-03-27 04:02:25", "9999-12-31T23:59-14"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_RUN = st.fixed_dictionaries(
+    {},
+    optional={
+        "runId": st.sampled_from(["J", "S", "T", "U"]) | _ANYTHING,
+        "run_id": st.sampled_from(["S", "T"]),
+        "displayName": _ANYTHING,
+        "status": st.sampled_from(["Running", "completed", "Flummoxed"]) | _ANYTHING,
+        "STATUS": st.just("Queued"),
+        "startTimeUtc": _ANYTHING,
+        "endTimeUtc": _ANYTHING,
+        "error": _ANYTHING | st.fixed_dictionaries({"error": _ANYTHING}),
+        "logFiles": _ANYTHING
+        | st.dictionaries(st.sampled_from([STD_LOG, OUTLINE, "x"]), _ANYTHING, max_size=3),
+    },
+)
+_LISTED = st.fixed_dictionaries(
+    {},
+    optional={
+        "value": st.lists(_RUN | _ANYTHING, max_size=4) | _ANYTHING,
+        "continuationToken": st.just("again") | _ANYTHING,
+    },
+)
+
+
+@given(st.lists(_RUN | _ANYTHING, max_size=6), st.lists(_LISTED | _ANYTHING, max_size=6))
+def test_a_history_of_whatever_shape_raises_nothing_and_ends(
+    details: list[Any], listed: list[Any]
+) -> None:
+    """Its shape is a guess of ours: what is not understood is as if it had not been said."""
+    asked = 0
+
+    class Plane:
+        def get_json(self, url: str, params: Mapping[str, str] | None = None) -> Any:
+            nonlocal asked
+            asked += 1
+            answers = details if url.endswith("/details") else listed
+            return answers[asked % len(answers)] if answers else {}
+
+        def get_text(self, url: str, offset: int = 0) -> bytes:
+            return b"a line\n"[offset:]
+
+    logs = JobLogs(Plane(), WORKSPACE, Run("J", "fine-tune"), lambda line: None)
+    for _ in range(3):
+        # Of the job itself something must be understood, or there is nothing to go by.
+        with suppress(ServiceError):
+            logs.look()
+    for step in logs.steps():
+        assert isinstance(step.status, str)
+        assert step.began_at is None or step.began_at.tzinfo is not None
+        assert step.seconds is None or isinstance(step.seconds, float)
+    assert asked < 1000
 
 
 def test_other_ranks_are_told_apart() -> None:

@@ -85,7 +85,8 @@ def test_a_job_that_cannot_be_canceled_is_named(
 ) -> None:
     """It goes on being billed, and that is said."""
     over = owner("FAILED", ended=LONG_AGO)
-    slow_emulator.faults({"match": {"path": f"{live_jobs[0]}/cancel"}, "effect": {"status": 403}})
+    locked = {"status": 409, "error": {"code": "ScopeLocked", "message": "It is locked."}}
+    slow_emulator.faults({"match": {"path": f"{live_jobs[0]}/cancel"}, "effect": locked})
 
     result = sweep(slow_workspace, True, datetime.now(UTC), owner_of=lambda run: over, clock=clock)
 
