@@ -188,7 +188,9 @@ def _run(
     report.registered_model = registered.model_dump(mode="json")
     # As JSON, in which a loss that is not a number is text.
     measured = reviewed.result().model_dump(mode="json")
-    report.metrics, report.metric_history = measured["values"], measured["history"]
+    report.metrics = measured["values"]
+    # Without any, the curve stays that the log gave.
+    report.metric_history = measured["history"] or report.metric_history
 
     patience = 60 * (endpoint.create_deadline_minutes + endpoint.deploy_deadline_minutes)
     if flow_run.run_count > 1:

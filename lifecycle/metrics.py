@@ -7,6 +7,7 @@ browser and a device code; docs/steps/metrics.md tells the choice.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from lifecycle import clients
 from lifecycle.auth import WorkspaceResult
 from lifecycle.azure import scrubbed, translated
 from lifecycle.clients import WorkspaceRef
+from lifecycle.courtesy import courtesy
 from lifecycle.errors import ServiceError
 from lifecycle.plain import Result
+from lifecycle.waiting import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,6 +33,17 @@ CHARTS = 24
 CHART_POINTS = 200
 
 _PAGE = 200
+_MOST_PAGES = 100
+_PAUSES = (2.0, 5.0)
+_SETTINGS = {
+    # MLflow reports its use to its makers unless told not to, from the import on.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # It would try for many minutes: seven times, and wait two for each answer.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+}
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsResult(Result):
@@ -51,17 +65,50 @@ class MetricsResult(Result):
     )
 
 
-def review_metrics(ref: WorkspaceRef, workspace: WorkspaceResult, job_name: str) -> MetricsResult:
-    """Read the metrics of a job and of all its steps.
+def review_metrics(
+    ref: WorkspaceRef,
+    workspace: WorkspaceResult,
+    job_name: str,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+) -> MetricsResult:
+    """Read the metrics of a job and of all its steps; a courtesy, which a run can do without.
 
     Args:
         ref: The workspace.
         workspace: What :func:`lifecycle.auth.authenticate` found, for its MLflow address.
         job_name: The job.
+        clock: Whose time passes between two tries.
 
     Returns:
         All last values, and the history of the first 24 metrics by name that were logged over
-        several steps.
+        several steps; nothing, and a warning, where MLflow does not give them.
+    """
+    return courtesy(
+        f"reading the metrics of {job_name}",
+        lambda: _patiently_read(ref, workspace, job_name, clock),
+        otherwise=MetricsResult(values={}, history={}, by_run={}),
+        instead="The report shows none but what the log gave.",
+    )
+
+
+def _patiently_read(
+    ref: WorkspaceRef, workspace: WorkspaceResult, job_name: str, clock: Clock
+) -> MetricsResult:
+    """Read the metrics, some times where it may pass; not where they are refused."""
+    for pause in _PAUSES:
+        try:
+            return _read(ref, workspace, job_name)
+        except ServiceError as error:
+            if not error.transient or error.status == 403:
+                raise
+            logger.info("%s Trying again in %.0f s.", error.message, pause)
+            clock.sleep(pause)
+    return _read(ref, workspace, job_name)
+
+
+def _read(ref: WorkspaceRef, workspace: WorkspaceResult, job_name: str) -> MetricsResult:
+    """Read the metrics.
 
     Raises:
         ServiceError: MLflow did not answer, or with an error, or no token could be had.
@@ -96,8 +143,8 @@ def _store(ref: WorkspaceRef, tracking_uri: str) -> RestStore:
     It asks for the token at each request, so that none expires, and none lies in the environment
     (``MLFLOW_TRACKING_TOKEN``), where child processes and other threads would find it.
     """
-    # MLflow reports its use to its makers unless told not to, from the import on.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     from mlflow.store.tracking.rest_store import RestStore
     from mlflow.utils.rest_utils import MlflowHostCreds
 
@@ -117,6 +164,10 @@ def _runs(store: RestStore, job_name: str) -> list[Run]:
     from mlflow.entities import ViewType
 
     job = store.get_run(job_name)
+    if job.info.run_id != job_name:
+        raise ServiceError(
+            f"MLflow's answer is not the run {job_name}.", where=job_name, transient=True
+        )
     below = _pages(
         lambda token: store.search_runs(
             [job.info.experiment_id],
@@ -136,13 +187,14 @@ def _history(store: RestStore, run_id: str, name: str) -> list[tuple[int, float]
 
 
 def _pages(page: Callable[[str | None], Any]) -> Iterator[Any]:
-    token = None
-    while True:
+    token, seen = None, set[str]()
+    while len(seen) < _MOST_PAGES:
         found = page(token)
         yield from found
         token = found.token
-        if not token:
+        if not token or token in seen:
             return
+        seen.add(token)
 
 
 def _by_name(runs: list[Run]) -> dict[str, dict[str, float]]:

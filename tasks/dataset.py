@@ -15,6 +15,7 @@ from prefect.artifacts import (
 from lifecycle import dataset as lifecycle
 from lifecycle.clients import WorkspaceRef
 from lifecycle.conversations.summary import as_markdown, as_text
+from lifecycle.courtesy import courtesy
 from lifecycle.dataset import DatasetResult, DatasetSpec, Progress
 from lifecycle.report import current_report
 
@@ -28,30 +29,50 @@ def download_data(dataset: DatasetSpec, workspace: WorkspaceRef) -> DatasetResul
     """Write what is asked for of every split; show how far it is, and what came of it."""
     logger = get_run_logger()
     last = time.monotonic()
-    bars: dict[str, UUID] = {}
+    bars: dict[str, UUID] | None = {}
 
     def watch(progress: Progress) -> None:
-        nonlocal last
+        nonlocal last, bars
         report = current_report()
         if report is not None:
             report.go_on()
-        is_last = progress.rows == progress.of_rows and progress.split in bars
+        is_last = progress.rows == progress.of_rows and progress.split in (bars or {})
         if is_last or time.monotonic() - last >= _SECONDS_A_LINE:
             last = time.monotonic()
             logger.info("%s", progress)
-            if progress.doing == "writing":
-                show_progress(progress, bars)
+            if progress.doing == "writing" and bars is not None:
+                bars = _shown(progress, bars)
 
     data = lifecycle.download_data(
         dataset, lifecycle.data_directory(), workspace=workspace, watch=watch
     )
     logger.info("%s\n%s", data.name, as_text(data, dataset.train_split))
-    create_markdown_artifact(
-        as_markdown(data, dataset.train_split),
-        key="data-set",
-        description=f"What {data.name} holds",
+    courtesy(
+        "keeping the page about the data",
+        lambda: create_markdown_artifact(
+            as_markdown(data, dataset.train_split),
+            key="data-set",
+            description=f"What {data.name} holds",
+        ),
+        otherwise=None,
+        instead="It is not among the artifacts of the run.",
     )
     return data
+
+
+def _shown(progress: Progress, bars: dict[str, UUID]) -> dict[str, UUID] | None:
+    """Show how far a split is; None where Prefect does not take it, and is not asked again."""
+
+    def show() -> dict[str, UUID]:
+        show_progress(progress, bars)
+        return bars
+
+    return courtesy(
+        "showing the progress of the data",
+        show,
+        otherwise=None,
+        instead="It is in the log alone.",
+    )
 
 
 def show_progress(progress: Progress, bars: dict[str, UUID]) -> None:

@@ -13,7 +13,7 @@ from .step import step
 
 @step(run_name="metrics of {job_name}")
 def review_metrics(workspace: WorkspaceResult, job_name: str) -> MetricsResult:
-    """Read the metrics of the job and its children."""
+    """Read the metrics of the job and its children; where that fails, a warning says so."""
     found = lifecycle.review_metrics(workspace.ref, workspace, job_name)
     logger = get_run_logger()
     for name, value in sorted(found.values.items()):

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect import get_client, get_run_logger
+from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -32,6 +32,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
+from lifecycle.courtesy import courtesy
 from lifecycle.errors import ConfigurationError
 from lifecycle.orphans import COMES_BACK
 from lifecycle.owners import Owner
@@ -45,12 +46,15 @@ ALIVE = timedelta(minutes=5)
 # How long the start of a run's process may take.
 STARTING = timedelta(hours=1)
 
+# What Prefect's client raises where the server does not answer, or with something else.
+SILENT = (httpx.HTTPError, RuntimeError, ValueError)
+
 STILL_BILLING = "finetune.still-billing"
 """The event that says what a run may have left; its payload has the names, ``resources``."""
 
 
 def tell_still_billing(resources: list[str], of: FlowRun | None = None) -> None:
-    """Send the event :data:`STILL_BILLING`.
+    """Send the event :data:`STILL_BILLING`; where Prefect does not take it, a warning says so.
 
     Args:
         resources: What may be left, as ``onlineEndpoints/name``; nothing is sent of nothing.
@@ -63,13 +67,19 @@ def tell_still_billing(resources: list[str], of: FlowRun | None = None) -> None:
         if one is not None
     ]
     if resources:
-        emit_event(
-            STILL_BILLING,
-            resource={
-                "prefect.resource.id": f"finetune.leftovers.{flow_run.id if of is None else of.id}"
-            },
-            related=related,
-            payload={"resources": resources},
+        courtesy(
+            "sending the event about what may still be billing",
+            lambda: emit_event(
+                STILL_BILLING,
+                resource={
+                    "prefect.resource.id": "finetune.leftovers."
+                    f"{flow_run.id if of is None else of.id}"
+                },
+                related=related,
+                payload={"resources": resources},
+            ),
+            otherwise=None,
+            instead=f"Nobody is notified of {', '.join(resources)}.",
         )
 
 
@@ -83,7 +93,7 @@ def is_cancelled(flow_run_id: str) -> bool:
             state = client.read_flow_run(UUID(flow_run_id)).state
     except ObjectNotFound:
         return True
-    except httpx.HTTPError:
+    except SILENT:
         return False
     return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
 
@@ -104,7 +114,8 @@ def logged_by(flow_run_id: str, task_run_name: str) -> list[str]:
     for handler in logging.getLogger("prefect.task_runs").handlers:
         handler.flush()  # What this process has logged is sent in batches.
     lines: list[str] = []
-    try:
+
+    def read() -> None:
         with get_client(sync_client=True) as client:
             found = client.read_task_runs(
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)])),
@@ -112,9 +123,14 @@ def logged_by(flow_run_id: str, task_run_name: str) -> list[str]:
             )
             theirs = LogFilter(task_run_id=LogFilterTaskRunId(any_=[run.id for run in found]))
             while page := client.read_logs(theirs, limit=PAGE, offset=len(lines)):
-                lines += [line.message for line in page]
-    except httpx.HTTPError as error:
-        get_run_logger().warning("Lines may be logged twice: Prefect does not answer: %r", error)
+                lines.extend(line.message for line in page)
+
+    courtesy(
+        "reading what the run has logged",
+        read,
+        otherwise=None,
+        instead="Lines of the job's log may be there twice.",
+    )
     return lines
 
 
@@ -123,7 +139,7 @@ def owner_of(flow_run_id: str) -> Owner | None:
     try:
         with get_client(sync_client=True) as client:
             return _owner(client, client.read_flow_run(UUID(flow_run_id)))
-    except (ValueError, ObjectNotFound, httpx.HTTPError):
+    except (ObjectNotFound, *SILENT):
         return None
 
 
@@ -290,7 +306,7 @@ def has_completed(flow_run_id: str) -> bool:
     try:
         with get_client(sync_client=True) as client:
             states = client.read_flow_run_states(UUID(flow_run_id))
-    except httpx.HTTPError:
+    except SILENT:
         return True
     return any(state.is_completed() for state in states)
 
@@ -331,7 +347,7 @@ def _last_state(flow_run_id: str, step: str) -> StateType | None:
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)])),
                 sort=TaskRunSort.EXPECTED_START_TIME_DESC,
             )
-    except httpx.HTTPError:
+    except SILENT:
         return StateType.RUNNING
     newest = next((run for run in found if run.task_key.startswith(f"{step}-")), None)
     return None if newest is None else newest.state_type or StateType.PENDING

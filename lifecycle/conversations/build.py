@@ -31,6 +31,7 @@ from lifecycle.conversations.shapes import (
 from lifecycle.conversations.source import Listing, Source, find_source, readable
 from lifecycle.conversations.tokens import Tally, TokenCounter, find_counter
 from lifecycle.conversations.write import WRITERS, fingerprints
+from lifecycle.courtesy import courtesy
 from lifecycle.dataset import DatasetResult, Progress, SplitFile, Watch, listed
 from lifecycle.errors import DatasetError
 
@@ -355,7 +356,14 @@ def _teller(
         if watch is not None and (is_last or now - last >= _WATCH_SECONDS):
             last = now
             of = rows if is_last else of_rows
-            watch(Progress(split, rows, of, size, now - began, doing))
+            # Whatever whoever watches raises is not the data's trouble.
+            far = Progress(split, rows, of, size, now - began, doing)
+            courtesy(
+                "showing the progress",
+                lambda: watch(far),
+                otherwise=None,
+                instead="The data are prepared all the same.",
+            )
 
     return tell
 

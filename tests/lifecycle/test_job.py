@@ -364,7 +364,8 @@ def test_trouble_with_the_run_history_is_waited_out(
 ) -> None:
     """An error, an expired token, a job not known yet: no failed run, no lost line."""
     job = submit(slow_workspace, make_plan(slow_workspace))
-    slow_emulator.faults(fault("GET", "/history/.*/details$", list(range(5, 15)), **effect))
+    details = f"/history/.*/{job.name}/details$"
+    slow_emulator.faults(fault("GET", details, list(range(5, 9)), **effect))
     result, lines = stream(slow_workspace, job, clock)
 
     assert "Completed" == result.status
