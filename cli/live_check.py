@@ -24,7 +24,7 @@ from lifecycle.auth import authenticate
 from lifecycle.azure import translated
 from lifecycle.clients import WorkspaceRef, data_plane, ml_client
 from lifecycle.component import get_component
-from lifecycle.compute import check_compute, list_sizes
+from lifecycle.compute import check_compute, read_sizes
 from lifecycle.config import FinetuneConfig, load_config
 from lifecycle.errors import ConfigurationError, FinetuneError, ServiceError
 from lifecycle.leftovers import list_ours
@@ -187,14 +187,14 @@ def _check(what: str, look: Callable[[], str]) -> Check:
             return Check(what, "ok", look())
     except FinetuneError as error:
         show_error(error, refused=False)
+        if isinstance(error.__cause__, ValueError | AttributeError | LookupError | TypeError):
+            # An answer that our code, or the SDK's, cannot read: just what this is here to find.
+            traceback.print_exception(error.__cause__)
+            *_, last = traceback.extract_tb(error.__cause__.__traceback__)
+            place = f"{Path(last.filename).name}:{last.lineno}"
+            return Check(what, "problem", f"{type(error.__cause__).__name__} at {place}")
         status = f", status {error.status}" if isinstance(error, ServiceError) else ""
         return Check(what, "problem", f"{error.code}{status}")
-    except Exception as error:
-        # An answer that our code, or the SDK's, cannot read: just what this is here to find.
-        traceback.print_exc()
-        *_, last = traceback.extract_tb(error.__traceback__)
-        place = f"{Path(last.filename).name}:{last.lineno}"
-        return Check(what, "problem", f"{type(error).__name__} at {place}")
 
 
 def _model(ref: WorkspaceRef, config: FinetuneConfig) -> str:
@@ -212,7 +212,7 @@ def _component(ref: WorkspaceRef, config: FinetuneConfig) -> str:
 
 
 def _sizes(ref: WorkspaceRef) -> str:
-    sizes = list_sizes(ref)
+    sizes = read_sizes(ref)
     with_gpus = [size for size in sizes.values() if size.gpus]
     priced = [size for size in with_gpus if find_size(size.name)]
     return f"{len(sizes)}, of which {len(with_gpus)} have GPUs and {len(priced)} of them a price"

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import Field
 
-from lifecycle import clients
+from lifecycle import clients, prices
 from lifecycle.azure import find, translated
 from lifecycle.clients import WorkspaceRef
-from lifecycle.courtesy import courtesy
-from lifecycle.errors import ComputeNotUsable, ServiceError, SizeNotAllowed, SizeUnknown
+from lifecycle.courtesy import courtesy, warn
+from lifecycle.errors import (
+    ComputeNotUsable,
+    ConfigurationError,
+    ServiceError,
+    SizeNotAllowed,
+    SizeUnknown,
+)
 from lifecycle.job import OWNER_TAG
+from lifecycle.loose import as_text, look_up
 from lifecycle.operation import Change, carry_out, state_of
 from lifecycle.patience import within
 from lifecycle.plain import Result, Spec
@@ -59,6 +67,15 @@ class ComputeSpec(Spec):
         description="Where no dedicated cluster can be made, make or use a low priority one.",
         examples=[False],
     )
+    gpus_per_node: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        title="GPUs of a node",
+        description="Only where neither Azure nor the table that comes with this package knows "
+        "the size. None: as they say.",
+        examples=[None, 8],
+    )
     nodes: int = Field(
         default=1,
         ge=1,
@@ -98,16 +115,27 @@ class ComputeSpec(Spec):
 
 
 class SizeInfo(Result):
-    """A VM size that the region offers."""
+    """A VM size."""
 
     name: str = Field(
         title="Size", description="As Azure spells it.", examples=["Standard_NC24ads_A100_v4"]
     )
-    gpus: int = Field(ge=0, title="GPUs", description="GPUs of a node.", examples=[1])
-    vcpus: int = Field(ge=0, title="vCPUs", description="Virtual CPUs of a node.", examples=[24])
-    memory_gb: float = Field(ge=0, title="Memory", description="In GB.", examples=[220.0])
+    gpus: int = Field(
+        ge=0, title="GPUs", description="GPUs of a node; 0 also where nobody knows.", examples=[1]
+    )
+    vcpus: int = Field(
+        ge=0, title="vCPUs", description="Virtual CPUs of a node; 0: not known.", examples=[24]
+    )
+    memory_gb: float = Field(
+        ge=0, title="Memory", description="In GB; 0: not known.", examples=[220.0]
+    )
     low_priority: bool = Field(
-        title="Low priority", description="Whether it can be had as low priority.", examples=[True]
+        title="Low priority",
+        description="Whether it can be had as low priority, as far as is known.",
+        examples=[True],
+    )
+    source: Literal["azure", "table", "nobody"] = Field(
+        default="azure", title="Source", description="Who says how many GPUs it has."
     )
 
 
@@ -158,13 +186,35 @@ class ComputeResult(Result):
 def list_sizes(ref: WorkspaceRef) -> dict[str, SizeInfo]:
     """Return the VM sizes of the workspace's region, by name in lower case.
 
+    Where Azure does not list them, a warning says so, and they are those of the table that comes
+    with this package; :func:`is_listed` tells them apart.
+    """
+    return courtesy(
+        "listing the VM sizes of the region",
+        lambda: read_sizes(ref),
+        otherwise=_bundled(),
+        instead=f"GPUs are taken from the table of {prices.collected()} that comes with this "
+        "package; whether the region offers a size is not checked.",
+    )
+
+
+def read_sizes(ref: WorkspaceRef) -> dict[str, SizeInfo]:
+    """Return the VM sizes that Azure lists, by name in lower case.
+
     Raises:
-        ServiceError: Azure did not answer, or with an error.
+        ServiceError: Azure did not answer, with an error, or with nothing that can be understood.
     """
     with translated("listing the VM sizes of the region", where="compute.size"):
-        listed = list(clients.ml_client(ref).compute.list_sizes())
-    sizes = [_size_info(size) for size in listed]
+        found = list(clients.ml_client(ref).compute.list_sizes())
+    sizes = [size for one in found if (size := _size_info(one)) is not None]
+    if not any(size.source == "azure" for size in sizes):
+        raise ServiceError("Azure lists no VM size of the region that can be understood.")
     return {size.name.lower(): size for size in sizes}
+
+
+def is_listed(sizes: Mapping[str, SizeInfo]) -> bool:
+    """Say whether these are the sizes of the region, as Azure lists them."""
+    return any(size.source == "azure" for size in sizes.values())
 
 
 def check_compute(ref: WorkspaceRef, spec: ComputeSpec) -> ComputeState | None:
@@ -179,18 +229,20 @@ def check_compute(ref: WorkspaceRef, spec: ComputeSpec) -> ComputeState | None:
     found = _found(ref, spec)
     if found is None:
         return None
-    if _text(found.type).lower() != "amlcompute":
+    if found.type and _text(found.type).lower() != "amlcompute":
         raise ComputeNotUsable(
             f"{spec.name} is a {found.type}, not a compute cluster.", where="compute.name"
         )
+    if not found.size:
+        warn(f"Azure does not say of what size the nodes of {spec.name} are: taken as asked for.")
     return ComputeState(
-        name=spec.name,
-        size=str(found.size),
+        name=str(spec.name),
+        size=str(found.size or spec.size),
         tier=_text(found.tier or "dedicated").lower(),
         provisioning_state=_text(found.provisioning_state),
         provisioning_error=found.provisioning_errors or None,
         min_instances=int(found.min_instances or 0),
-        max_instances=int(found.max_instances or 0),
+        max_instances=spec.nodes if found.max_instances is None else int(found.max_instances),
         owner=(found.tags or {}).get(OWNER_TAG),
     )
 
@@ -211,11 +263,12 @@ def validate_compute(
             is refused.
 
     Raises:
-        SizeUnknown: The region does not offer the size.
+        SizeUnknown: The region does not offer the size, or nobody knows how many GPUs it has.
+        ConfigurationError: ``spec.gpus_per_node`` is not what Azure or the table says.
         SizeNotAllowed: It has no GPU, the model does not allow it, or not as low priority.
         ComputeNotUsable: The cluster failed, or is of another size or tier, or too small.
     """
-    size = find_size(spec.size, sizes, where="compute.size")
+    size = _with_known_gpus(find_size(spec.size, sizes, where="compute.size"), spec)
     if size.gpus == 0:
         raise SizeNotAllowed(
             f"{size.name} has no GPU, and fine-tuning needs one.",
@@ -235,7 +288,7 @@ def validate_compute(
 
 
 def find_size(name: str, sizes: Mapping[str, SizeInfo], *, where: str) -> SizeInfo:
-    """Return the size called ``name``, in any case.
+    """Return the size called ``name``, in any case; one that nobody knows where Azure lists none.
 
     Raises:
         SizeUnknown: The region does not offer it.
@@ -243,6 +296,8 @@ def find_size(name: str, sizes: Mapping[str, SizeInfo], *, where: str) -> SizeIn
     size = sizes.get(name.lower())
     if size is not None:
         return size
+    if not is_listed(sizes):
+        return _unknown(name)
     near = [sizes[key].name for key in difflib.get_close_matches(name.lower(), sizes, n=3)]
     raise SizeUnknown(
         f"The workspace's region does not offer {name}.",
@@ -450,16 +505,73 @@ def _result(spec: ComputeSpec, size: SizeInfo, *, tier: str, created: bool) -> C
     )
 
 
-def _size_info(size: Any) -> SizeInfo:
-    """Read an SDK ``VmSize``: it takes over the wire's spelling (``vCPUs``) beside its own."""
-    said = vars(size)
+def _size_info(size: Any) -> SizeInfo | None:
+    """Read an SDK ``VmSize``: it takes over the wire's spelling (``vCPUs``) beside its own.
+
+    None where it has no name.
+    """
+    said = {name: value for name, value in vars(size).items() if value is not None}
+    name = as_text(look_up(said, "name"))
+    if name is None:
+        return None
+    gpus = _number(look_up(said, "gpus"))
+    if gpus is None:
+        return _bundled().get(name.lower()) or _unknown(name)
+    can_be_low = look_up(said, "lowPriorityCapable")
     return SizeInfo(
-        name=said["name"],
-        gpus=said.get("gpus") or 0,
-        vcpus=said.get("vCPUs") or said.get("v_cp_us") or 0,
-        memory_gb=said.get("memoryGB") or said.get("memory_gb") or 0,
-        low_priority=bool(said.get("lowPriorityCapable") or said.get("low_priority_capable")),
+        name=name,
+        gpus=int(gpus),
+        vcpus=int(_number(look_up(said, "vCPUs")) or 0),
+        memory_gb=_number(look_up(said, "memoryGB")) or 0,
+        low_priority=can_be_low is None or bool(can_be_low),
     )
+
+
+def _number(value: Any) -> float | None:
+    """Return a number from 0 on, also one that came as text; None for anything else."""
+    try:
+        number = float(as_text(value) or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _bundled() -> dict[str, SizeInfo]:
+    return {
+        size.name.lower(): SizeInfo(
+            name=size.name,
+            gpus=size.gpus,
+            vcpus=0,
+            memory_gb=0,
+            low_priority=True,
+            source="table",
+        )
+        for size in prices.known_sizes()
+    }
+
+
+def _unknown(name: str) -> SizeInfo:
+    return SizeInfo(name=name, gpus=0, vcpus=0, memory_gb=0, low_priority=True, source="nobody")
+
+
+def _with_known_gpus(size: SizeInfo, spec: ComputeSpec) -> SizeInfo:
+    """Return the size with the GPUs that somebody knows it has."""
+    if size.source == "nobody":
+        if spec.gpus_per_node is None:
+            raise SizeUnknown(
+                f"How many GPUs {size.name} has is not known: Azure does not say, and it is not in "
+                "the table that comes with this package.",
+                where="compute.size",
+                remedy="Set compute.gpus_per_node, or let your identity list the sizes.",
+            )
+        return size.model_copy(update={"gpus": spec.gpus_per_node})
+    if spec.gpus_per_node not in (None, size.gpus):
+        raise ConfigurationError(
+            f"{size.name} has {size.gpus} GPUs, not {spec.gpus_per_node}.",
+            where="compute.gpus_per_node",
+            remedy="Leave it out.",
+        )
+    return size
 
 
 def _text(value: Any) -> str:

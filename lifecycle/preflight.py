@@ -246,7 +246,12 @@ def _size_warnings(compute: ComputeSpec, size: SizeInfo, instance_type: SizeInfo
         warnings.append(
             f"Low-priority nodes of {size.name} may be taken away in mid-job, with its work."
         )
-    if instance_type.gpus == 0:
+    if instance_type.source == "nobody":
+        warnings.append(
+            f"Nobody says what {instance_type.name} is: Azure does not list it, and it is not in "
+            "the table that comes with this package. The endpoint is tried with it all the same."
+        )
+    elif instance_type.gpus == 0:
         warnings.append(f"{instance_type.name} has no GPU: replies will be slow.")
     return warnings
 

@@ -89,6 +89,16 @@ def price_source() -> str:
     )
 
 
+def collected() -> str:
+    """Return the day on which the table was collected, as ``2026-11-21``."""
+    return str(_table()["collected"])
+
+
+def known_sizes() -> list[SizePrice]:
+    """Return every size of the table."""
+    return list(_sizes().values())
+
+
 def find_size(size: str) -> SizePrice | None:
     """Return what is known of a VM size, in any spelling of upper and lower case, or None."""
     return _sizes().get(size.lower())

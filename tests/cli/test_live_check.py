@@ -82,15 +82,15 @@ def test_what_azure_refuses_is_reported_without_its_words(
 
 def test_an_answer_that_cannot_be_read_is_a_finding(emulator: Any, report: Path) -> None:
     """What is built otherwise than the SDK or we expect is told, and the other checks go on."""
-    effect = {"status": 200, "body": '{"value": [{"name": {"acme": 1}}]}'}
-    emulator.faults({"match": {"path": SIZES}, "effect": effect})
+    effect = {"status": 200, "body": '{"value": [{"name": "acme", "properties": null}]}'}
+    emulator.faults({"match": {"path": "/onlineEndpoints$"}, "effect": effect})
 
     code = main(["--report", str(report)])
 
     assert 1 == code
-    assert " at " in _said(report, "sizes")
+    assert " at " in _said(report, "endpoints")
     assert "acme" not in report.read_text()
-    assert _said(report, "endpoints")
+    assert _said(report, "sizes")
 
 
 def test_the_committed_shapes_are_what_the_emulator_answers(

@@ -14,10 +14,18 @@ from lifecycle.compute import (
     SizeInfo,
     check_compute,
     ensure_compute,
+    is_listed,
     list_sizes,
     validate_compute,
 )
-from lifecycle.errors import ComputeNotUsable, ServiceError, SizeNotAllowed, SizeUnknown
+from lifecycle.errors import (
+    ComputeNotUsable,
+    ConfigurationError,
+    ServiceError,
+    SizeNotAllowed,
+    SizeUnknown,
+)
+from lifecycle.report import RunReport, recording
 
 A100 = "Standard_NC24ads_A100_v4"
 COMPUTES = {"path": "/computes/[^/]+$"}
@@ -137,6 +145,109 @@ def test_the_regions_sizes_are_read_with_their_gpus(workspace: WorkspaceRef) -> 
     assert sizes[A100.lower()].vcpus == 24
     assert sizes[A100.lower()].memory_gb > 100
     assert any(size.gpus == 0 for size in sizes.values())
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        {"status": 403, "error": {"code": "AuthorizationFailed", "message": "You may not."}},
+        {"status": 404},
+        {"status": 500, "headers": {"Retry-After": "0.01"}},
+        {"status": 200, "body": ""},
+        {"status": 200, "body": "{}"},
+        {"status": 200, "body": '{"value": []}'},
+        {"status": 200, "body": '{"value": [{}, {"name": null}, {"name": "Standard_X"}]}'},
+        {"status": 200, "body": "<html>"},
+    ],
+    ids=str,
+)
+def test_sizes_that_azure_does_not_list_come_from_the_table(
+    emulator: Any, workspace: WorkspaceRef, effect: dict[str, Any]
+) -> None:
+    """A list that informs fails no run: the table knows the GPUs, and a warning names it."""
+    emulator.faults({"match": {"path": "/vmSizes$"}, "effect": effect})
+    report = RunReport()
+
+    with recording(report):
+        sizes = list_sizes(workspace)
+
+    [warning] = report.warnings
+    assert "the table of 2026-11-21" in warning
+    assert not is_listed(sizes)
+    assert (A100, 1, "table") == (
+        (found := validate_compute(spec(), None, sizes, None)).name,
+        found.gpus,
+        found.source,
+    )
+    with pytest.raises(SizeUnknown, match="is not known") as refused:
+        validate_compute(spec(size="Standard_ND999"), None, sizes, None)
+    assert "compute.gpus_per_node" in refused.value.remedy
+    given = validate_compute(spec(size="Standard_ND999", gpus_per_node=16), None, sizes, None)
+    assert 16 == given.gpus
+
+
+def test_entries_of_the_list_that_are_odd_take_no_other_away(
+    emulator: Any, workspace: WorkspaceRef
+) -> None:
+    """Text for a number, other spellings, nulls: read, or left out; Azure goes before the table."""
+    listed = [
+        {"name": A100, "gpus": "4", "vCPUs": None, "memoryGB": "n/a", "lowPriorityCapable": None},
+        {"name": "Standard_NC48ads_A100_v4", "gpus": None},
+        {"name": "Standard_X", "gpus": "many"},
+        {"name": None, "gpus": 1},
+    ]
+    body = json.dumps({"value": listed})
+    emulator.faults({"match": {"path": "/vmSizes$"}, "effect": {"status": 200, "body": body}})
+
+    sizes = list_sizes(workspace)
+
+    known = {size.name: (size.gpus, size.source) for size in sizes.values()}
+    assert known == {
+        A100: (4, "azure"),
+        "Standard_NC48ads_A100_v4": (2, "table"),
+        "Standard_X": (0, "nobody"),
+    }
+    assert sizes[A100.lower()].low_priority
+    with pytest.raises(SizeUnknown, match="does not offer Standard_ND999"):
+        validate_compute(spec(size="Standard_ND999"), None, sizes, None)
+
+
+def test_gpus_that_are_given_must_agree_with_what_is_known() -> None:
+    """The job would be wired for GPUs that the node does not have."""
+    with pytest.raises(ConfigurationError, match="has 1 GPUs, not 8"):
+        validate_compute(spec(gpus_per_node=8), None, SIZES, None)
+
+
+@pytest.mark.parametrize("lacking", ["vmSize", "maxNodeCount", "tier"])
+def test_a_cluster_of_which_azure_does_not_say_everything_is_used(
+    emulator: Any, workspace: WorkspaceRef, lacking: str
+) -> None:
+    """A property that is missing is no proof that the cluster is another one."""
+    ensure_compute(workspace, spec(), SIZES[A100.lower()])
+    properties: dict[str, Any] = {
+        "vmSize": A100,
+        "vmPriority": "Dedicated",
+        "scaleSettings": {"minNodeCount": 0, "maxNodeCount": 1},
+        "remoteLoginPortPublicAccess": "NotSpecified",
+    }
+    properties.pop(lacking, None)
+    if lacking == "maxNodeCount":
+        properties["scaleSettings"].pop(lacking)
+    if lacking == "tier":
+        properties.pop("vmPriority")
+    body = {
+        "name": "gpu-cluster-big",
+        "location": "eastus2",
+        "properties": {
+            "computeType": "AmlCompute",
+            "provisioningState": "Succeeded",
+            "properties": properties,
+        },
+    }
+    effect = {"status": 200, "body": json.dumps(body)}
+    emulator.faults({"match": {"method": "GET", **COMPUTES}, "effect": effect})
+
+    assert not ensure_compute(workspace, spec(), SIZES[A100.lower()]).created
 
 
 def test_a_missing_cluster_is_made_and_then_found(emulator: Any, workspace: WorkspaceRef) -> None:
