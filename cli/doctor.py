@@ -62,7 +62,7 @@ def examine(chosen: argparse.Namespace) -> Iterator[Finding]:
         yield Finding(what, "problem", error.message, error.remedy)
         return
     yield Finding("credential", "ok", f"gives a token for tenant {found.tenant_id}")
-    yield Finding("region", "ok", found.region)
+    yield Finding("region", "ok", found.region or "Azure does not say")
     yield _asked("registry", lambda: _registry(found))
     yield _asked("quota", lambda: _quota(found))
 

@@ -24,6 +24,7 @@ from lifecycle.errors import (
     WorkspaceNotConfigured,
     WorkspaceNotFound,
 )
+from lifecycle.loose import as_text
 from lifecycle.plain import Result, Spec
 
 if TYPE_CHECKING:
@@ -105,18 +106,18 @@ class WorkspaceResult(Result):
         description="Microsoft Entra tenant that gave the token.",
         examples=["22222222-2222-2222-2222-222222222222"],
     )
-    region: str = Field(title="Region", description="Azure region.", examples=["eastus2"])
-    workspace_id: str = Field(
+    region: str | None = Field(title="Region", description="Azure region.", examples=["eastus2"])
+    workspace_id: str | None = Field(
         title="Workspace id",
         description="The workspace's own id, a GUID.",
         examples=["33333333-3333-3333-3333-333333333333"],
     )
-    mlflow_tracking_uri: str = Field(
+    mlflow_tracking_uri: str | None = Field(
         title="MLflow tracking URI",
         description="Where the workspace keeps its metrics; begins with azureml://.",
         examples=["azureml://eastus2.api.azureml.ms/mlflow/v1.0/subscriptions/…"],
     )
-    discovery_url: str = Field(
+    discovery_url: str | None = Field(
         title="Discovery URL",
         description="Where the workspace's data plane says its addresses.",
         examples=["https://eastus2.api.azureml.ms/discovery"],
@@ -158,10 +159,11 @@ def authenticate(
     return WorkspaceResult(
         ref=ref,
         tenant_id=tenant_id,
-        region=workspace.location,
-        workspace_id=workspace._workspace_id,
-        mlflow_tracking_uri=workspace.mlflow_tracking_uri,
-        discovery_url=workspace.discovery_url,
+        # What of these is missing costs no more than what it is for: metrics, logs, a name.
+        region=as_text(workspace.location),
+        workspace_id=as_text(workspace._workspace_id),
+        mlflow_tracking_uri=as_text(workspace.mlflow_tracking_uri),
+        discovery_url=as_text(workspace.discovery_url),
         studio_url=f"{cloud.studio}/home?wsid={ref.arm_id}{tenant}",
     )
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -22,6 +23,9 @@ from lifecycle.errors import ComponentInputError, ComponentNotFound
 from lifecycle.model import Scalar
 from lifecycle.plain import Result, Spec
 
+T = TypeVar("T")
+
+_BRIEF = reprlib.Repr()
 _LARGEST_INTEGER = 2**31 - 1  # What the component's Python and its accelerators take.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$"
 
@@ -95,6 +99,11 @@ class ComponentInput(Result):
     optional: bool = Field(
         default=False, title="Optional", description="Whether it may be left out."
     )
+    unread: str | None = Field(
+        default=None,
+        title="Unread",
+        description="What of its declaration is not understood: a value is passed unchecked then.",
+    )
 
 
 class ComponentResult(Result):
@@ -152,13 +161,13 @@ def get_component(ref: WorkspaceRef, spec: TrainingSpec) -> ComponentResult:
     doing = f"reading the component {spec.component} in the registry {ref.registry}"
     with translated(doing, where="training.component", not_found=ComponentNotFound):
         component = clients.registry_client(ref).components.get(spec.component, **which)
-    return ComponentResult(
-        name=str(component.name),
-        version=str(component.version),
-        id=str(component.id),
-        inputs={name: _declared(item) for name, item in component.inputs.items()},
-        outputs=sorted(component.outputs),
-    )
+        return ComponentResult(
+            name=str(component.name),
+            version=str(component.version),
+            id=str(component.id),
+            inputs={str(name): read_input(item) for name, item in component.inputs.items()},
+            outputs=sorted(str(name) for name in component.outputs),
+        )
 
 
 def merge_parameters(
@@ -218,6 +227,8 @@ def check_value(declared: ComponentInput, value: Scalar) -> str | int | float:
     Raises:
         ValueError: Wrong type, not among the values allowed, or out of bounds; says which.
     """
+    if declared.unread is not None:
+        return _as_text(value) if isinstance(value, bool) else value
     checked = _CASTS.get(declared.type, _as_text)(value)
     if declared.enum is not None:
         folded = {item.lower(): item for item in declared.enum}
@@ -246,20 +257,57 @@ _ASSETS = frozenset(
 )
 
 
-def _declared(item: Any) -> ComponentInput:
-    enum = getattr(item, "enum", None)
+def read_input(item: Any) -> ComponentInput:
+    """Read what the registry says of an input; what is not understood is named, and not checked."""
+    unread: list[str] = []
+
+    def said(name: str, read: Callable[[Any], T]) -> T | None:
+        value = getattr(item, name, None)
+        if value is None:
+            return None
+        try:
+            return read(value)
+        except (TypeError, ValueError, OverflowError):
+            unread.append(f"{name} = {_BRIEF.repr(value)}")
+            return None
+
     return ComponentInput(
-        type=str(item.type).lower(),
-        default=getattr(item, "default", None),
-        enum=[_as_text(value) for value in enum] if enum else None,
-        min=_bound(getattr(item, "min", None)),
-        max=_bound(getattr(item, "max", None)),
-        optional=bool(getattr(item, "optional", False)),
+        type=said("type", _type) or "string",
+        default=said("default", _scalar),
+        enum=said("enum", _values),
+        min=said("min", _bound),
+        max=said("max", _bound),
+        # Text, since YAML's "true" and the service's "True" both come so.
+        optional=str(getattr(item, "optional", False)).lower() == "true",
+        unread=", ".join(unread) or None,
     )
 
 
-def _bound(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _type(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("no name of a type")
+    return value.strip().lower()
+
+
+def _scalar(value: Any) -> Scalar:
+    if not isinstance(value, (str, int, float)):
+        raise ValueError("no text and no number")
+    return value
+
+
+def _values(value: Any) -> list[str] | None:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("no list")
+    return [_as_text(_scalar(one)) for one in value] or None
+
+
+def _bound(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError("no number")
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError("no number")
+    return number
 
 
 def _unwelcome(component: ComponentResult, name: str) -> str | None:
@@ -282,7 +330,9 @@ def _wired_by(name: str) -> str | None:
 
 
 def _is_required(declared: ComponentInput) -> bool:
-    return not declared.optional and declared.default is None and declared.type not in _ASSETS
+    if declared.optional or declared.unread is not None:
+        return False
+    return declared.default is None and declared.type not in _ASSETS
 
 
 def _refusal(problems: list[tuple[str, str, str]]) -> ComponentInputError:

@@ -137,7 +137,7 @@ def thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return [points[round(number * stride)] for number in range(CHART_POINTS)]
 
 
-def _store(ref: WorkspaceRef, tracking_uri: str) -> RestStore:
+def _store(ref: WorkspaceRef, tracking_uri: str | None) -> RestStore:
     """Return MLflow's own REST client with a token of ours.
 
     It asks for the token at each request, so that none expires, and none lies in the environment
@@ -148,6 +148,8 @@ def _store(ref: WorkspaceRef, tracking_uri: str) -> RestStore:
     from mlflow.store.tracking.rest_store import RestStore
     from mlflow.utils.rest_utils import MlflowHostCreds
 
+    if tracking_uri is None:
+        raise ServiceError("The workspace does not say where its MLflow is.")
     host = tracking_uri.replace("azureml://", "https://", 1)
     scope = clients.cloud().arm_scope
     credential = clients.credential(ref)

@@ -140,6 +140,7 @@ def check(
         warnings=[
             *model.warnings,
             *_dropped_warnings(parameters),
+            *_unread_warnings(component, parameters),
             *_size_warnings(compute, size, instance_type),
             *notes(data),
             *_data_warnings(
@@ -237,6 +238,15 @@ def _dropped_warnings(parameters: Parameters) -> list[str]:
     return [
         f"{item.name} = {item.value!r} ({item.origin}) was dropped: {item.reason}."
         for item in parameters.dropped
+    ]
+
+
+def _unread_warnings(component: ComponentResult, parameters: Parameters) -> list[str]:
+    return [
+        f"What {component.name} says of its input {name} cannot be read ({declared.unread}): "
+        f"{parameters.values[name]!r} is passed unchecked."
+        for name, declared in component.inputs.items()
+        if declared.unread is not None and name in parameters.values
     ]
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import (
@@ -14,8 +19,9 @@ from lifecycle.component import (
     check_value,
     get_component,
     merge_parameters,
+    read_input,
 )
-from lifecycle.errors import ComponentInputError, ComponentNotFound
+from lifecycle.errors import ComponentInputError, ComponentNotFound, FinetuneError
 
 FLAG = ComponentInput(type="string", default="false", enum=["true", "false"], optional=True)
 COMPONENT = ComponentResult(
@@ -258,3 +264,81 @@ def test_the_tutorials_parameters_fit_the_registrys_component(workspace: Workspa
 
     assert ["learning_rate_min"] == [item.name for item in merged.dropped]
     assert ("16", 2048) == (merged.values["precision"], merged.values["max_seq_length"])
+
+
+_ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=5,
+)
+_DECLARATION = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["integer", "Number", "BOOLEAN", "string", "uri_file"]) | _ANYTHING,
+        "default": _ANYTHING,
+        "enum": st.lists(_ANYTHING, max_size=3) | _ANYTHING,
+        "min": _ANYTHING,
+        "max": st.sampled_from(["1", "1e3", "many"]) | _ANYTHING,
+        "optional": _ANYTHING,
+    },
+)
+
+
+@given(_DECLARATION, st.booleans() | st.integers() | st.floats() | st.text(max_size=8))
+def test_a_declaration_of_whatever_shape_is_read(
+    declaration: dict[str, Any], value: str | float
+) -> None:
+    """What is not understood of it is named; a value passes, or is refused with a reason."""
+    declared = read_input(SimpleNamespace(**declaration))
+
+    assert declared == ComponentInput.model_validate_json(declared.model_dump_json()) or "nan" in (
+        str(declared.default)
+    )
+    with suppress(ValueError):
+        assert isinstance(check_value(declared, value), str | int | float)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "unread"),
+    [
+        ({"type": "integer", "min": "many"}, "min = 'many'"),
+        ({"type": "integer", "enum": 7}, "enum = 7"),
+        ({"type": ["integer"]}, "type = ['integer']"),
+        ({"type": "string", "default": {"a": 1}}, "default = {'a': 1}"),
+        ({"type": "integer", "max": True}, "max = True"),
+    ],
+)
+def test_a_value_of_an_unread_declaration_is_passed_unchecked(
+    declaration: dict[str, Any], unread: str
+) -> None:
+    """The publisher's odd declaration refuses no value of the user's, and is no crash."""
+    declared = read_input(SimpleNamespace(**declaration))
+
+    assert unread == declared.unread
+    assert "anything" == check_value(declared, "anything")
+
+
+@pytest.mark.parametrize("inputs", [None, [], 7, {"num_train_epochs": None}])
+def test_a_component_that_cannot_be_read_is_an_error_of_ours(
+    emulator: Any, workspace: WorkspaceRef, inputs: Any
+) -> None:
+    """It says what was being read; nothing is created."""
+    listed = {
+        "name": "0.0.82",
+        "id": "azureml://registries/azureml/components/chat_completion_pipeline/versions/0.0.82",
+        "properties": {
+            "componentSpec": {
+                "name": "chat_completion_pipeline",
+                "version": "0.0.82",
+                "type": "pipeline",
+                "inputs": inputs,
+                "outputs": {},
+                "_source": "REMOTE.REGISTRY",
+            }
+        },
+    }
+    effect = {"status": 200, "body": json.dumps({"value": [listed], **listed})}
+    emulator.faults({"match": {"path": "/components/"}, "effect": effect})
+
+    with pytest.raises(FinetuneError, match="chat_completion_pipeline"):
+        merge_parameters(get_component(workspace, TrainingSpec()), TrainingSpec(), {})

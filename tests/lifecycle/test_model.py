@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lifecycle.clients import WorkspaceRef
 from lifecycle.errors import ModelNotFound, ModelRetired
@@ -333,3 +335,52 @@ def test_a_registry_that_hides_archived_versions_is_asked_for_them(
 
     with pytest.raises(ModelRetired, match="version 15"):
         select_model(registry, ModelSpec(name="Gone"))
+
+
+_ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=6,
+)
+_PLACE = st.dictionaries(
+    st.sampled_from(
+        [
+            "finetune_compute_allow_list",
+            "model_specific_defaults",
+            "supportedComputes",
+            "finetuneComputes",
+            "finetuneRetirementDate",
+            "isArchived",
+            "description",
+            "deprecation",
+        ]
+    ),
+    _ANYTHING,
+)
+_VERSION = st.fixed_dictionaries(
+    {},
+    optional={
+        "properties": st.fixed_dictionaries(
+            {},
+            optional={
+                "tags": _PLACE | _ANYTHING,
+                "properties": _PLACE | _ANYTHING,
+                "systemMetadata": _PLACE | _ANYTHING,
+                "description": _ANYTHING,
+            },
+        )
+        | _ANYTHING,
+        "system_metadata": _PLACE | _ANYTHING,
+    },
+)
+
+
+@given(_VERSION)
+def test_a_model_version_of_whatever_shape_is_read(raw: dict[str, Any]) -> None:
+    """What the publisher says is a courtesy: what is not understood becomes a warning."""
+    found = read_model(
+        raw, name="m", version="1", asset_id="azureml://m", model_type="mlflow_model"
+    )
+
+    assert found.finetune_allow_list is None or found.finetune_allow_list
+    assert all(isinstance(warning, str) for warning in found.warnings)
