@@ -111,7 +111,9 @@ class _LogLines(logging.Handler):
             return  # that a task began and ended is what the board shows
         first, *rest = (record.getMessage() if line is None else line).split("\n")
         style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(record.levelname, "")
-        text = Text(f"{datetime.fromtimestamp(record.created):%H:%M:%S}  ", style="dim")
+        # In UTC, as the report's times: who reads both need not reckon.
+        at = datetime.fromtimestamp(record.created, UTC)
+        text = Text(f"{at:%H:%M:%S} UTC  ", style="dim")
         if line is not None:
             text.append(f"{_cut(getattr(record, 'source', ''))}  ", style="cyan")
             style = style or "dim"
@@ -120,7 +122,7 @@ class _LogLines(logging.Handler):
         self._console.print(text, soft_wrap="://" in first)
         for more in rest:
             self._console.print(
-                Text(f"          {more}", style="dim"), no_wrap=True, overflow="ellipsis"
+                Text(f"{'':14}{more}", style="dim"), no_wrap=True, overflow="ellipsis"
             )
         if record.exc_info:
             self._console.print(logging.Formatter().formatException(record.exc_info), markup=False)

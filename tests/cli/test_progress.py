@@ -106,9 +106,9 @@ def test_log_lines_stand_above_the_board(terminal: Terminal) -> None:
         display.end()
     text = terminal.drain()
 
-    assert re.search(r"\d\d:\d\d:\d\d  a{31}…  \[bold\]said\[/bold\]", text)
+    assert re.search(r"\d\d:\d\d:\d\d UTC  a{31}…  \[bold\]said\[/bold\]", text)
     assert "mind the gap" in text
-    assert "          second line" in text
+    assert f"{'':14}second line" in text
     assert "LookupError: no such thing" in text
 
 
