@@ -156,10 +156,12 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         raise ConfigurationError(f"{text[:80]!r} cannot be read as a value.", where=name) from error
     section = values
     for key in keys[:-1]:
-        inner = section.setdefault(key, {})
-        if not isinstance(inner, dict):
+        # Null: a section of which every key is commented out.
+        if section.get(key) is None:
+            section[key] = {}
+        section = section[key]
+        if not isinstance(section, dict):
             raise ConfigurationError(f"{key!r} is a value and has no parts.", where=name)
-        section = inner
     section[keys[-1]] = value
 
 
