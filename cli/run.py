@@ -24,7 +24,7 @@ from lifecycle.signals import deferred_signals
 from .console import show_error
 from .html_report import render
 from .progress import displayed
-from .server import ensure_prefect_server
+from .server import ensure_prefect_server, prefect_api_url
 from .summary import show_summary
 
 # Without a terminal rich would cut names at 80 columns.
@@ -70,6 +70,7 @@ def _run(config: FinetuneConfig, report: RunReport) -> None:
             signal.signal(number, interrupt)
     with displayed(report) as display:
         with report.timing("start_prefect"):
+            prefect_api_url()  # Before Prefect is imported and chokes on a setting.
             from flows.finetune import finetune_chat_model
 
             for name in ("prefect.flow_runs", "prefect.task_runs"):
