@@ -41,6 +41,7 @@ def main(chosen: argparse.Namespace) -> int:
             print(f"{finding.state:8} {finding.what:14} {finding.said}", file=chosen.out)
             if finding.remedy and finding.state != "ok":
                 print(f"{'':23} {finding.remedy}", file=chosen.out)
+    chosen.out.flush()
     return 2 if any(finding.state == "problem" for finding in findings) else 0
 
 

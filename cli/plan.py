@@ -44,6 +44,7 @@ def main(chosen: argparse.Namespace) -> int:
         # Without a terminal rich would cut names at 80 columns.
         width = None if chosen.out.isatty() else 140
         _show(Console(file=chosen.out, width=width), config, plan, prices)
+    chosen.out.flush()
     return 0
 
 

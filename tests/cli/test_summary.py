@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ Make = Callable[..., dict[str, Any]]
 def shown(report: dict[str, Any]) -> str:
     """What the terminal shows."""
     console = Console(file=io.StringIO(), width=110)
-    show_summary(console, report, Path("runs/latest/report.html"))
+    show_summary(console, report)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 
@@ -42,7 +41,6 @@ def test_a_completed_run_is_told_whole(make_report: Make) -> None:
         "exact match 0 % → 95 %   ROUGE-L 0.10 → 0.98",
         "Odette the otter.",
         "Nothing is left running.",
-        "runs/latest/report.html",
     ):
         assert said in text, said
 
