@@ -7,6 +7,8 @@ Exit codes, for every verb: 0 done · 1 the run failed, all cleaned up · 2 refu
 from __future__ import annotations
 
 import argparse
+import atexit
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,7 +16,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
+from lifecycle.aside import is_at_work
 from lifecycle.errors import FinetuneError, Refused, StillBilling
 from lifecycle.report import EXIT_CODES, EXIT_STILL_BILLING
 
@@ -23,10 +27,28 @@ from .log import PlainLines, shown_log
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb and return its exit code."""
+    """Run one verb and return its exit code.
+
+    Args:
+        arguments: Those of the process where not given; the process is then the verb's, and ends
+            with it.
+    """
     chosen = _parser().parse_args(arguments)
     with own_streams() as chosen.out, shown_log(PlainLines()), _interruptible():
-        return _run_verb(chosen)
+        code = _run_verb(chosen)
+    if arguments is None and is_at_work():
+        _end_now(code)
+    return code
+
+
+def _end_now(code: int) -> NoReturn:
+    """End this process without its threads, one of which waits for the network.
+
+    Arrow's threads call Python where they read, and abort the process (SIGABRT) if they come back
+    while Python takes itself down.
+    """
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def _run_verb(chosen: argparse.Namespace) -> int:
