@@ -59,11 +59,14 @@ def load_config(path: Path | None, settings: Iterable[str] = ()) -> FinetuneConf
 
 
 def read_values(path: Path | None, settings: Iterable[str] = ()) -> dict[str, Any]:
-    """Read a configuration's values without checking what they mean; errors as above."""
+    """Read a configuration's values without checking what they mean; errors as above.
+
+    A section of which every key is commented out is an empty one.
+    """
     values = {} if path is None else _read(path)
     for setting in settings:
         _apply(values, setting)
-    return values
+    return {name: {} if section is None else section for name, section in values.items()}
 
 
 def check_config(values: Mapping[str, Any], *, source: str | None = None) -> FinetuneConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lifecycle.component import TrainingSpec
-from lifecycle.config import FinetuneConfig, check_workspace, load_config
+from lifecycle.config import FinetuneConfig, check_workspace, load_config, read_values
 from lifecycle.errors import ConfigurationError
 
 PROFILES = Path("profiles")
@@ -95,6 +95,7 @@ def test_an_empty_section_is_its_defaults(tmp_path: Path, section: str, empty: s
         with_empty.write_text(with_empty.read_text() + "dataset:\n")
 
     assert load_config(whole) == load_config(with_empty)
+    assert {} == read_values(with_empty)[section]
 
 
 def test_what_an_empty_section_must_hold_is_named(tmp_path: Path) -> None:
