@@ -42,6 +42,7 @@ def main(chosen: argparse.Namespace) -> int:
         print(as_text(data, config.dataset.train_split), file=chosen.out)
         for file in data.files:
             print(f"{file.split}: {file.path}", file=chosen.out)
+    chosen.out.flush()
     return 0
 
 

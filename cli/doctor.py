@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +13,7 @@ from lifecycle.auth import WorkspaceResult, authenticate, resolve_workspace
 from lifecycle.clients import ml_client, registry_client
 from lifecycle.errors import ConfigurationError, FinetuneError
 
+from .server import check_prefect_server, prefect_api_url
 from .workspace import workspace_of
 
 _PACKAGES = ("azure-ai-ml", "azure-identity", "datasets", "mlflow-skinny", "pandas", "prefect")
@@ -41,6 +41,7 @@ def main(chosen: argparse.Namespace) -> int:
             print(f"{finding.state:8} {finding.what:14} {finding.said}", file=chosen.out)
             if finding.remedy and finding.state != "ok":
                 print(f"{'':23} {finding.remedy}", file=chosen.out)
+    chosen.out.flush()
     return 2 if any(finding.state == "problem" for finding in findings) else 0
 
 
@@ -92,22 +93,14 @@ def _below(name: str, ceiling: tuple[int, int]) -> Finding:
 
 
 def _prefect() -> Finding:
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        from prefect.settings import get_current_settings
-
-        url = get_current_settings().api.url
-    if not url:
-        said = "no server is configured: each run starts one of its own, and its page goes with it"
-        return Finding("prefect api", "warning", said, "Start one with `prefect server start`.")
-    import requests
-
     try:
-        answer = requests.get(f"{url.rstrip('/')}/health", timeout=5)
-        answer.raise_for_status()
-    except requests.RequestException as error:
-        said = f"{url} does not answer: {type(error).__name__}"
-        return Finding("prefect api", "problem", said, "Start it, or correct PREFECT_API_URL.")
+        url = prefect_api_url()
+        if url is None:
+            said = "none is configured: each run starts one of its own, and its page goes with it"
+            return Finding("prefect api", "warning", said, "Start one with `prefect server start`.")
+        check_prefect_server(url)
+    except ConfigurationError as error:
+        return Finding("prefect api", "problem", error.message, error.remedy)
     return Finding("prefect api", "ok", url)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from lifecycle.charts import HEIGHT, LEFT, RIGHT, WIDTH, loss_chart, timeline
 from lifecycle.wording import (
     TONES,
-    clock_time,
     closing,
+    date_time,
     duration,
     figure,
     money,
@@ -35,7 +35,7 @@ def render(report: Mapping[str, Any]) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "clock_time": clock_time,
+        "date_time": date_time,
         "duration": duration,
         "figure": figure,
         "money": money,

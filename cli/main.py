@@ -7,23 +7,51 @@ Exit codes, for every verb: 0 done · 1 the run failed, all cleaned up · 2 refu
 from __future__ import annotations
 
 import argparse
+import atexit
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
+from lifecycle.aside import is_at_work
 from lifecycle.errors import FinetuneError, Refused, StillBilling
 from lifecycle.report import EXIT_CODES, EXIT_STILL_BILLING
 
-from .console import show_error
+from .console import OutputError, own_streams, show_error
+from .log import PlainLines, shown_log
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb and return its exit code."""
+    """Run one verb and return its exit code.
+
+    Args:
+        arguments: Those of the process where not given; the process is then the verb's, and ends
+            with it.
+    """
     chosen = _parser().parse_args(arguments)
-    # The SDK prints dots and remarks to standard output, also from threads of its own: they go to
-    # standard error, so that what a verb has to say can be piped.
-    chosen.out = sys.stdout
-    sys.stdout = sys.stderr
+    with own_streams() as chosen.out, shown_log(PlainLines()), _interruptible():
+        code = _run_verb(chosen)
+    if arguments is None and is_at_work():
+        _end_now(code)
+    return code
+
+
+def _end_now(code: int) -> NoReturn:
+    """End this process without its threads, one of which waits for the network.
+
+    Arrow's threads call Python where they read, and abort the process (SIGABRT) if they come back
+    while Python takes itself down.
+    """
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
+def _run_verb(chosen: argparse.Namespace) -> int:
     try:
         code: int = import_module(f".{chosen.verb}", __package__).main(chosen)
     except FinetuneError as error:
@@ -31,12 +59,34 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, StillBilling):
             return EXIT_STILL_BILLING
         return EXIT_CODES["Refused" if isinstance(error, Refused) else "Failed"]
+    except OutputError as error:
+        # Of a verb that only reads; run and sweep end as what they left says.
+        print(f"finetune: {error}", file=sys.stderr)
+        return EXIT_CODES["Failed"]
     except KeyboardInterrupt:
-        print("finetune: interrupted; nothing was left behind.", file=sys.stderr)
+        print("finetune: interrupted; nothing was created", file=sys.stderr)
         return EXIT_CODES["Interrupted"]
-    finally:
-        sys.stdout = chosen.out
     return code
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal interrupt as Ctrl-C does, and so be answered."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # Under nohup SIGHUP is ignored, and stays so.
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    heeded = {number: one for number, one in before.items() if one is not signal.SIG_IGN}
+    for number in heeded:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from lifecycle.aside import aside
 from lifecycle.auth import authenticate
 from lifecycle.component import get_component
 from lifecycle.compute import check_compute, list_sizes
@@ -44,6 +46,7 @@ def main(chosen: argparse.Namespace) -> int:
         # Without a terminal rich would cut names at 80 columns.
         width = None if chosen.out.isatty() else 140
         _show(Console(file=chosen.out, width=width), config, plan, prices)
+    chosen.out.flush()
     return 0
 
 
@@ -54,14 +57,17 @@ def make_plan(config: FinetuneConfig) -> Plan:
         Refused: As the run would be.
     """
     ref = authenticate(config.workspace).ref
-    with watching() as watch, ThreadPoolExecutor() as pool:
-        model = pool.submit(select_model, ref, config.model)
-        component = pool.submit(get_component, ref, config.training)
-        sizes = pool.submit(list_sizes, ref)
-        cluster = pool.submit(check_compute, ref, config.compute)
-        data = pool.submit(
-            download_data, config.dataset, data_directory(), workspace=ref, watch=watch
+    with watching() as watch:
+        # Aside, that Ctrl-C need not wait for Azure or for a slow download.
+        model = aside(lambda: select_model(ref, config.model))
+        component = aside(lambda: get_component(ref, config.training))
+        sizes = aside(lambda: list_sizes(ref))
+        cluster = aside(lambda: check_compute(ref, config.compute))
+        data = aside(
+            lambda: download_data(config.dataset, data_directory(), workspace=ref, watch=watch)
         )
+        reads: list[Future[Any]] = [model, component, sizes, cluster, data]
+        wait(reads)
     plan = check(
         model.result(),
         component.result(),

@@ -24,6 +24,8 @@ from lifecycle.report import RunReport
 from lifecycle.signals import deferred_signals
 from lifecycle.wording import clock_time, figure, percent
 
+from .log import LogLines, PlainLines, shown_log
+
 REFRESHES_PER_SECOND = 5
 
 _SOURCE_WIDTH = 32
@@ -39,8 +41,8 @@ class Display:
     """
 
     def __init__(self, console: Console, report: RunReport) -> None:
-        self._lines = _LogLines(console)
-        self._board = _Board(report, self._lines)
+        self.lines = _BoardLines(console)
+        self._board = _Board(report, self.lines)
         self._live = Live(
             self._board,
             console=console,
@@ -56,15 +58,7 @@ class Display:
         self._live.start()
         self._undo.callback(self._live.stop)
         self._undo.enter_context(redirect_stdout(_Remarks(self._console)))
-
-    def take_the_log(self) -> None:
-        """Write the log above the board from now on, instead of Prefect's own console handler.
-
-        After Prefect was imported, for then it sets up its handlers.
-        """
-        root = logging.getLogger()
-        self._undo.callback(root.handlers.__setitem__, slice(None), root.handlers[:])
-        root.handlers[:] = [self._lines]
+        self._undo.enter_context(shown_log(self.lines))
 
     def end(self) -> None:
         """Take the board away, and give the log back."""
@@ -72,22 +66,22 @@ class Display:
 
 
 @contextmanager
-def displayed(report: RunReport) -> Iterator[Display | None]:
-    """Show the run on standard error while the block lasts; None where that is no terminal."""
+def displayed(report: RunReport) -> Iterator[LogLines]:
+    """Show the run on standard error while the block lasts; give what its log is to go through."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
-        yield None
+        yield PlainLines()
         return
     display = Display(console, report)
     display.begin()
     try:
-        yield display
+        yield display.lines
     finally:
         with deferred_signals():
             display.end()
 
 
-class _LogLines(logging.Handler):
+class _BoardLines(LogLines):
     """Writes the log above the board, and reads from it what the board shows."""
 
     def __init__(self, console: Console) -> None:
@@ -111,7 +105,9 @@ class _LogLines(logging.Handler):
             return  # that a task began and ended is what the board shows
         first, *rest = (record.getMessage() if line is None else line).split("\n")
         style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(record.levelname, "")
-        text = Text(f"{datetime.fromtimestamp(record.created):%H:%M:%S}  ", style="dim")
+        # In UTC, as the report's times: who reads both need not reckon.
+        at = datetime.fromtimestamp(record.created, UTC)
+        text = Text(f"{at:%H:%M:%S} UTC  ", style="dim")
         if line is not None:
             text.append(f"{_cut(getattr(record, 'source', ''))}  ", style="cyan")
             style = style or "dim"
@@ -120,7 +116,7 @@ class _LogLines(logging.Handler):
         self._console.print(text, soft_wrap="://" in first)
         for more in rest:
             self._console.print(
-                Text(f"          {more}", style="dim"), no_wrap=True, overflow="ellipsis"
+                Text(f"{'':14}{more}", style="dim"), no_wrap=True, overflow="ellipsis"
             )
         if record.exc_info:
             self._console.print(logging.Formatter().formatException(record.exc_info), markup=False)
@@ -152,7 +148,7 @@ def _is_prefects_own(record: logging.LogRecord) -> bool:
 class _Board:
     """The phases of the run, one a line."""
 
-    def __init__(self, report: RunReport, lines: _LogLines) -> None:
+    def __init__(self, report: RunReport, lines: _BoardLines) -> None:
         self._report = report
         self._lines = lines
         self._spinner = Spinner("dots", style="cyan")

@@ -8,23 +8,26 @@ import logging
 import signal
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 
 from lifecycle.config import FinetuneConfig, load_config
+from lifecycle.courtesy import courtesy
 from lifecycle.errors import ConfigurationError, FinetuneError
 from lifecycle.report import RunReport, recording
 from lifecycle.signals import deferred_signals
+from lifecycle.wording import closing
 
-from .console import show_error
+from .console import OutputError, show_error, show_still_billing
 from .html_report import render
+from .log import prefects_log
 from .progress import displayed
-from .server import ensure_prefect_server
+from .server import ensure_prefect_server, prefect_api_url
 from .summary import show_summary
 
 # Without a terminal rich would cut names at 80 columns.
@@ -33,7 +36,7 @@ _WIDEST = 120
 
 
 def main(chosen: argparse.Namespace) -> int:
-    """Run, write the report whatever happened, and return the exit code."""
+    """Run, say how it ended whatever happened, write the report, and return the exit code."""
     page = _page_of(chosen.report)
     report = RunReport(resumable=False)
     error: BaseException | None = None
@@ -43,13 +46,13 @@ def main(chosen: argparse.Namespace) -> int:
             _run(config, report)
     except (Exception, KeyboardInterrupt) as problem:
         error = problem
-    with deferred_signals():
+    with deferred_signals(last=True), recording(report):
         if report.state == "Running":
             report.end(error)
+        # First, for nothing that goes wrong with a file may keep it from being said.
+        _conclude(report, error, chosen.out)
         if chosen.report is not None and page is not None:
-            _write(chosen.report, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
-            _write(page, render(report.as_dict()))
-        _conclude(report, error, page, chosen.out)
+            _save(report, chosen.report, page, chosen.out)
     return report.exit_code()
 
 
@@ -68,14 +71,14 @@ def _run(config: FinetuneConfig, report: RunReport) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-    with displayed(report) as display:
+    with displayed(report) as lines, ExitStack() as stack:
         with report.timing("start_prefect"):
+            prefect_api_url()  # Before Prefect is imported and chokes on a setting.
             from flows.finetune import finetune_chat_model
 
             for name in ("prefect.flow_runs", "prefect.task_runs"):
                 logging.getLogger(name).addFilter(_without_our_traceback)
-            if display is not None:
-                display.take_the_log()
+            stack.enter_context(prefects_log(lines))
             ensure_prefect_server()
         sections = {name: getattr(config, name) for name in FinetuneConfig.model_fields}
         finetune_chat_model(**sections)
@@ -124,29 +127,63 @@ def _page_of(path: Path | None) -> Path | None:
     return page
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def _conclude(
-    report: RunReport, error: BaseException | None, page: Path | None, out: TextIO
-) -> None:
-    if report.state != "Refused":
-        console = Console(
-            file=out, width=None if out.isatty() else _WIDTH_OF_A_FILE, highlight=False
-        )
-        console.width = min(console.width, _WIDEST)
-        show_summary(console, report.as_dict(), page)
-    out.flush()
+def _conclude(report: RunReport, error: BaseException | None, out: Any) -> None:
+    """Say how the run ended, and what may still be billing."""
+    is_shown = report.state == "Refused" or courtesy(
+        "showing the summary",
+        lambda: _show(report, out),
+        otherwise=False,
+        instead="What is left is said below.",
+    )
     if report.state == "Interrupted":
         print("finetune: interrupted", file=sys.stderr)
     elif isinstance(error, FinetuneError):
         show_error(error, refused=report.state == "Refused")
     elif error is not None:
         print(f"finetune: failed: {type(error).__name__}: {error}", file=sys.stderr)
-    for name in report.still_billing:
-        print(f"finetune: MAY STILL BE BILLING: {name}", file=sys.stderr)
+    if not is_shown:
+        left = closing(report.as_dict())
+        print(f"finetune: {report.state}. {left.title}. {left.text}", file=sys.stderr)
+    show_still_billing(report.still_billing)
     if error is None and report.error is not None:
         print(f"finetune: {report.error['message']}", file=sys.stderr)
+
+
+def _show(report: RunReport, out: Any) -> bool:
+    width = None if out.isatty() else _WIDTH_OF_A_FILE
+    console = Console(file=out, width=width, highlight=False)
+    console.width = min(console.width, _WIDEST)
+    with console.capture() as shown:
+        show_summary(console, report.as_dict())
+    out.write(shown.get())
+    out.flush()
+    return True
+
+
+def _save(report: RunReport, path: Path, page: Path, out: Any) -> None:
+    """Write the report; what cannot be written is a warning, also in what is written after it."""
+    is_written = courtesy(
+        f"writing {page}",
+        lambda: _write(page, render(report.as_dict())),
+        otherwise=False,
+        instead="The page of the report is missing.",
+    )
+    courtesy(
+        f"writing {path}",
+        lambda: _write(path, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n"),
+        otherwise=False,
+        instead="The report is missing.",
+    )
+    if is_written and report.state != "Refused":
+        with suppress(OutputError):
+            print(f"Report: {page}", file=out, flush=True)
+
+
+def _write(path: Path, text: str) -> bool:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -33,13 +32,12 @@ _LONGEST_TEXT = 160
 _NAMED_STEPS = 3
 
 
-def show_summary(console: Console, report: Mapping[str, Any], page: Path | None) -> None:
+def show_summary(console: Console, report: Mapping[str, Any]) -> None:
     """Print the report.
 
     Args:
         console: Where to.
         report: The report as JSON.
-        page: Where the readable report was written, if it was.
     """
     console.print()
     console.print(_headline(report))
@@ -58,8 +56,6 @@ def show_summary(console: Console, report: Mapping[str, Any], page: Path | None)
     left = closing(report)
     last = Text.assemble((f"{left.title}.", f"bold {_STYLES[left.tone]}"), f" {left.text}")
     console.print(last)
-    if page is not None:
-        console.print(Text(f"Report: {page}"), soft_wrap=True)
 
 
 def _headline(report: Mapping[str, Any]) -> Text:

@@ -5,12 +5,15 @@ What it returns are facts. The token that proved the sign-in stays where azure-i
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import queue
+import re
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -39,6 +42,27 @@ VARIABLES = {
     "resource_group": "AZUREML_ARM_RESOURCEGROUP",
     "name": "AZUREML_ARM_WORKSPACE_NAME",
 }
+
+# Where the SDK looks for it, in its order, and how far up.
+_CONFIG_FILES = (
+    ".azureml/config.json",
+    ".azureml/project.json",
+    "aml_config/config.json",
+    "aml_config/project.json",
+    "config.json",
+    "project.json",
+)
+_LEVELS_UP = 20
+_KEYS = {
+    "subscription_id": "subscription_id",
+    "resource_group": "resource_group",
+    "name": "workspace_name",
+}
+_SCOPE = re.compile(
+    r"/subscriptions/(?P<subscription_id>[^/]+)/resourceGroups/(?P<resource_group>[^/]+)"
+    r"/providers/[^/]+/workspaces/(?P<name>[^/]+)/?",
+    re.IGNORECASE,
+)
 
 
 class WorkspaceSpec(Spec):
@@ -234,31 +258,71 @@ def _listed(names: Any) -> str:
 
 
 def _from_config_file(path: str | None) -> dict[str, str]:
-    """Read config.json as the SDK does: ``path``, or the working folder and those above it."""
-    _find_cloud()
-    from azure.ai.ml import MLClient
-    from azure.ai.ml.exceptions import MlException
+    """Read the names from config.json: *path*, or where the SDK looks, from *path* or here upwards.
 
-    nobody: Any = object()  # The client is asked for its names only, and never calls.
-    expanded = os.path.expanduser(path) if path else None
+    The SDK's own reader makes text of whatever it finds: a null becomes the subscription "None".
+
+    Raises:
+        WorkspaceNotConfigured: There is none, or it does not name a workspace.
+    """
+    file = _find_config_file(path)
     try:
-        client = MLClient.from_config(nobody, path=expanded, enable_telemetry=False)
-    except MlException as error:
-        tried = f"{path} is no usable config.json" if path else "Nothing names a workspace"
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise WorkspaceNotConfigured(
-            f"{tried}: {scrubbed(str(error)).rstrip('.')}.",
-            where="workspace.config_path" if path else "workspace",
+            f"{file} cannot be read: {type(error).__name__}: {error}.", where=str(file)
         ) from error
-    except (AttributeError, IndexError, KeyError, OSError, ValueError) as error:
+    if not isinstance(document, dict):
         raise WorkspaceNotConfigured(
-            f"config.json cannot be read: {type(error).__name__}: {error}.",
-            where="workspace.config_path" if path else "config.json",
-        ) from error
-    return {
-        "subscription_id": client.subscription_id,
-        "resource_group": client.resource_group_name,
-        "name": str(client.workspace_name),
-    }
+            f"{file} is no object with {_listed(_KEYS.values())}.", where=str(file)
+        )
+    scope = document.get("Scope")  # As the SDK's first version wrote it.
+    if scope:
+        found = _SCOPE.fullmatch(scope) if isinstance(scope, str) else None
+        if found is None:
+            raise WorkspaceNotConfigured(
+                f"Scope in {file} is not the id of a workspace: {_as_json(scope)}.",
+                where=str(file),
+            )
+        return found.groupdict()
+    wrong = [
+        f"{key} is {_as_json(document[key])}" if key in document else f"{key} is missing"
+        for key in _KEYS.values()
+        if not isinstance(document.get(key), str) or not document[key].strip()
+    ]
+    if wrong:
+        raise WorkspaceNotConfigured(
+            f"{file} does not name a workspace: {_listed(wrong)}; each must be text.",
+            where=str(file),
+        )
+    return {name: document[key] for name, key in _KEYS.items()}
+
+
+def _as_json(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _find_config_file(path: str | None) -> Path:
+    start = Path(path or ".").expanduser()
+    if start.is_file():
+        return start
+    if start.exists():
+        folders = [start.absolute(), *start.resolve().parents][: _LEVELS_UP + 1]
+        for name in _CONFIG_FILES:
+            for folder in folders:
+                if (folder / name).is_file():
+                    return folder / name
+        looked = f"There is no config.json in {start} or above"
+    else:
+        looked = f"There is no {start}"
+    raise WorkspaceNotConfigured(
+        f"{looked}."
+        if path
+        else "Nothing names a workspace: neither parameters nor environment, "
+        "and there is no config.json here or in a folder above.",
+        where="workspace.config_path" if path else "workspace",
+    )
 
 
 def _sign_in(

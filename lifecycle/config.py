@@ -59,11 +59,14 @@ def load_config(path: Path | None, settings: Iterable[str] = ()) -> FinetuneConf
 
 
 def read_values(path: Path | None, settings: Iterable[str] = ()) -> dict[str, Any]:
-    """Read a configuration's values without checking what they mean; errors as above."""
+    """Read a configuration's values without checking what they mean; errors as above.
+
+    A section of which every key is commented out is an empty one.
+    """
     values = {} if path is None else _read(path)
     for setting in settings:
         _apply(values, setting)
-    return values
+    return {name: {} if section is None else section for name, section in values.items()}
 
 
 def check_config(values: Mapping[str, Any], *, source: str | None = None) -> FinetuneConfig:
@@ -156,10 +159,12 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         raise ConfigurationError(f"{text[:80]!r} cannot be read as a value.", where=name) from error
     section = values
     for key in keys[:-1]:
-        inner = section.setdefault(key, {})
-        if not isinstance(inner, dict):
+        # Null: a section of which every key is commented out.
+        if section.get(key) is None:
+            section[key] = {}
+        section = section[key]
+        if not isinstance(section, dict):
             raise ConfigurationError(f"{key!r} is a value and has no parts.", where=name)
-        section = inner
     section[keys[-1]] = value
 
 

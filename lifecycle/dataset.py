@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from lifecycle.aside import attended
 from lifecycle.errors import DatasetError
 from lifecycle.plain import Result, Spec
 
@@ -422,17 +423,21 @@ def download_data(
     *,
     workspace: WorkspaceRef | None = None,
     watch: Watch | None = None,
+    go_on: Callable[[], None] | None = None,
 ) -> DatasetResult:
     """Write what is asked for of every split as a file of checked conversations.
 
     Equal inputs give equal bytes, in a folder of their own below ``directory`` which is used again
-    as long as its digests are right. It appears whole or not at all.
+    as long as its digests are right. It appears whole or not at all. The work is done in a thread
+    of its own, so that a signal ends it at once, however slowly the source answers.
 
     Args:
         spec: What to read, and how.
         directory: Where to write; made if it is not there.
         workspace: Needed for its data assets, and to sign in to its storage.
         watch: Told how far it is, about five times a second; what it raises ends the work.
+        go_on: Called about five times a second, also while the source is silent; what it raises
+            ends the work.
 
     Returns:
         A file for each split of the source, and the revision that it had.
@@ -443,7 +448,11 @@ def download_data(
     """
     from lifecycle.conversations.build import prepare
 
-    return prepare(spec, directory, workspace=workspace, watch=watch)
+    return attended(
+        lambda tell: prepare(spec, directory, workspace=workspace, watch=tell),
+        watch=watch,
+        go_on=go_on,
+    )
 
 
 def data_directory() -> Path:

@@ -80,11 +80,13 @@ def delete_endpoints(
     deadline_seconds: float = DELETE_DEADLINE_SECONDS,
     operation_seconds: float = 0.0,
     clock: Clock = SYSTEM_CLOCK,
+    seen_gone: Callable[[str], None] = lambda name: None,
 ) -> dict[str, StillBilling]:
     """Delete endpoints side by side, and return the error of each that was not seen gone.
 
     One that cannot be deleted does not keep the others from it. Args are those of
-    :func:`request_delete`, for all of them together.
+    :func:`request_delete`, for all of them together; *seen_gone* is called with each name when it
+    is.
     """
     names = list(names)
     began = clock.monotonic()
@@ -112,6 +114,7 @@ def delete_endpoints(
                 del failed[name]
             longest = max(deadline_seconds, operation_seconds)
             confirm_deleted(ref, name, deadline_seconds=left(longest), clock=clock)
+            seen_gone(name)
         except StillBilling as error:
             failed[name] = error
     return failed

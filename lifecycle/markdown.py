@@ -15,6 +15,7 @@ from typing import Any
 from .pictures import data_uri, loss_picture, timeline_picture
 from .wording import (
     closing,
+    date_time,
     duration,
     figure,
     money,
@@ -222,7 +223,7 @@ def _used_and_made(report: Mapping[str, Any]) -> list[str]:
 
 def _fate(report: Mapping[str, Any], endpoint: Mapping[str, Any]) -> str:
     if endpoint["deleted"]:
-        return f"**deleted**, seen gone at {endpoint['deleted_at'][:19].replace('T', ' ')} UTC"
+        return f"**deleted**, seen gone at {date_time(endpoint['deleted_at'])}"
     if f"onlineEndpoints/{endpoint['name']}" in report["still_billing"]:
         return "**not seen gone**"
     return "**kept, and billed**" if endpoint["created"] else "not made"

@@ -96,8 +96,8 @@ class RunReport:
             self.timings[step] = round(self.timings.get(step, 0.0) + spent, 3)
 
     def go_on(self) -> None:
-        """Raise KeyboardInterrupt where the run has been asked to stop."""
-        if self.interrupted:
+        """Raise KeyboardInterrupt where the run has been asked to stop, or is over already."""
+        if self.interrupted or self.ended_at is not None:
             raise KeyboardInterrupt
 
     def warn(self, text: str) -> bool:

@@ -19,12 +19,15 @@ _DEFERRED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def deferred_signals() -> Iterator[None]:
+def deferred_signals(*, last: bool = False) -> Iterator[None]:
     """Hold SIGINT, SIGTERM and SIGHUP back until the block ends, then deliver them as before.
 
     Each kind that arrived is delivered once, in the order of first arrival, to the handler that
     was there before, whether the block ended normally or with an exception: nothing is lost, and
     what the handler raises has the block's own exception as its context. Blocks may be nested.
+
+    Args:
+        last: Whether nothing follows that could be interrupted: what arrived is then dropped.
 
     Outside the main thread it does nothing, since Python runs handlers in the main thread alone.
     """
@@ -33,7 +36,7 @@ def deferred_signals() -> Iterator[None]:
         deferral.begin()
         yield
     finally:
-        deferral.end()
+        deferral.end(deliver=not last)
 
 
 def with_cleanup(

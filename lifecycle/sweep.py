@@ -77,8 +77,8 @@ class SweepResult(Result):
         endpoints = {finding.name for finding in self.found if finding.verdict == "delete"}
         jobs = {finding.name for finding in self.jobs if finding.verdict == "cancel"}
         return [
-            *(f"onlineEndpoints/{name}" for name in sorted(endpoints - set(self.deleted))),
-            *(f"jobs/{name}" for name in sorted(jobs - set(self.canceled))),
+            *(_endpoint(name) for name in sorted(endpoints - set(self.deleted))),
+            *(_job(name) for name in sorted(jobs - set(self.canceled))),
         ]
 
 
@@ -90,6 +90,7 @@ def sweep(
     owner_of: OwnerOf = nobody_knows,
     grace: timedelta = GRACE,
     clock: Clock = SYSTEM_CLOCK,
+    pending: set[str] | None = None,
 ) -> SweepResult:
     """Delete the endpoints, and cancel the jobs, that have outlived their run; or say which.
 
@@ -103,10 +104,13 @@ def sweep(
         owner_of: What is known of the runs.
         grace: How long ago a run must have ended, and fallen silent.
         clock: Whose time passes.
+        pending: Holds at every moment what is to be deleted or canceled, or was asked to be, and
+            was not seen gone; for who is interrupted meanwhile.
 
     Raises:
         ServiceError: Azure does not list the endpoints.
     """
+    pending = set() if pending is None else pending
     unlisted: ServiceError | None = None
     endpoints: list[EndpointSummary] = []
     try:
@@ -115,9 +119,11 @@ def sweep(
         unlisted = error  # Raised when the jobs have been looked at: they bill as well.
     found = [judge(endpoint, now, owner_of, grace) for endpoint in endpoints]
     due = [finding.name for finding in found if finding.verdict == "delete"] if apply else []
-    failed = {
-        name: error.message for name, error in delete_endpoints(ref, due, clock=clock).items()
-    }
+    pending.update(_endpoint(name) for name in due)
+    undeleted = delete_endpoints(
+        ref, due, clock=clock, seen_gone=lambda name: pending.discard(_endpoint(name))
+    )
+    failed = {name: error.message for name, error in undeleted.items()}
     deleted = [name for name in due if name not in failed]
 
     unread: list[str] = []
@@ -125,10 +131,13 @@ def sweep(
     jobs_known = not unread
     clusters = _listed(lambda: find_idle_clusters(ref), unread)
     canceled = []
-    for name in [job.name for job in jobs if job.verdict == "cancel"] if apply else []:
+    to_cancel = [job.name for job in jobs if job.verdict == "cancel"] if apply else []
+    pending.update(_job(name) for name in to_cancel)
+    for name in to_cancel:
         try:
             cancel_job(ref, name, clock=clock)
             canceled.append(name)
+            pending.discard(_job(name))
         except FinetuneError as error:
             failed[name] = error.message
     if unlisted is not None:
@@ -166,6 +175,14 @@ def judge(
         verdict=verdict,
         reason=reason,
     )
+
+
+def _endpoint(name: str) -> str:
+    return f"onlineEndpoints/{name}"
+
+
+def _job(name: str) -> str:
+    return f"jobs/{name}"
 
 
 def _listed(find: Callable[[], list[T]], unread: list[str]) -> list[T]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -92,8 +93,13 @@ def plain(text: str, most: int = 600) -> str:
 
 
 def clock_time(written: str) -> str:
-    """Return a time of the report as the clock on this machine shows it."""
-    return f"{moment(written).astimezone():%H:%M:%S}"
+    """Return the time of day of a moment of the report, in UTC as all times are shown."""
+    return f"{moment(written).astimezone(UTC):%H:%M:%S} UTC"
+
+
+def date_time(written: str) -> str:
+    """Return a moment of the report with its date, in UTC."""
+    return f"{moment(written).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def run_seconds(report: Mapping[str, Any]) -> float:

@@ -33,9 +33,6 @@ def download_data(dataset: DatasetSpec, workspace: WorkspaceRef) -> DatasetResul
 
     def watch(progress: Progress) -> None:
         nonlocal last, bars
-        report = current_report()
-        if report is not None:
-            report.go_on()
         is_last = progress.rows == progress.of_rows and progress.split in (bars or {})
         if is_last or time.monotonic() - last >= _SECONDS_A_LINE:
             last = time.monotonic()
@@ -43,8 +40,13 @@ def download_data(dataset: DatasetSpec, workspace: WorkspaceRef) -> DatasetResul
             if progress.doing == "writing" and bars is not None:
                 bars = _shown(progress, bars)
 
+    report = current_report()
     data = lifecycle.download_data(
-        dataset, lifecycle.data_directory(), workspace=workspace, watch=watch
+        dataset,
+        lifecycle.data_directory(),
+        workspace=workspace,
+        watch=watch,
+        go_on=None if report is None else report.go_on,
     )
     logger.info("%s\n%s", data.name, as_text(data, dataset.train_split))
     courtesy(

@@ -12,12 +12,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from cli.log import PlainLines, prefects_log, shown_log
 from cli.progress import Display, displayed
 from lifecycle.report import RunReport
 
@@ -52,6 +55,17 @@ def terminal() -> Terminal:
     return Terminal()
 
 
+@contextmanager
+def shown(display: Display) -> Iterator[None]:
+    """Show the board, and the log above it."""
+    display.begin()
+    try:
+        with prefects_log(display.lines):
+            yield
+    finally:
+        display.end()
+
+
 def board(display: Display, terminal: Terminal) -> str:
     """The board as it is drawn now."""
     terminal.drain()
@@ -63,9 +77,7 @@ def test_the_board_shows_the_phases_and_how_far_training_is(terminal: Terminal) 
     """What is done and what came of it, the step of the job, its loss, and what is to come."""
     report = RunReport()
     display = Display(terminal.console, report)
-    display.begin()
-    display.take_the_log()
-    try:
+    with shown(display):
         report.model = {"name": "Tiny", "version": "1"}
         report.dataset = {"files": [{"split": "train_sft", "rows": 240}]}
         with report.timing("authenticate"):
@@ -79,8 +91,6 @@ def test_the_board_shows_the_phases_and_how_far_training_is(terminal: Terminal) 
             drawn = board(display, terminal)
         report.interrupted = True
         stopping = board(display, terminal)
-    finally:
-        display.end()
 
     assert "✓ Check" in drawn
     assert "Tiny version 1, 240 conversations" in drawn
@@ -93,22 +103,18 @@ def test_the_board_shows_the_phases_and_how_far_training_is(terminal: Terminal) 
 def test_log_lines_stand_above_the_board(terminal: Terminal) -> None:
     """Each once, with its source; markup in them is text; a traceback is not lost."""
     display = Display(terminal.console, RunReport())
-    display.begin()
-    display.take_the_log()
-    try:
+    with shown(display):
         logger.info("[x] said", extra={"source": "a" * 60, "line": "[bold]said[/bold]"})
         logger.warning("mind the gap\nsecond line")
         try:
             raise LookupError("no such thing")
         except LookupError:
             logger.exception("it broke")
-    finally:
-        display.end()
     text = terminal.drain()
 
-    assert re.search(r"\d\d:\d\d:\d\d  a{31}…  \[bold\]said\[/bold\]", text)
+    assert re.search(r"\d\d:\d\d:\d\d UTC  a{31}…  \[bold\]said\[/bold\]", text)
     assert "mind the gap" in text
-    assert "          second line" in text
+    assert f"{'':14}second line" in text
     assert "LookupError: no such thing" in text
 
 
@@ -132,14 +138,10 @@ def test_the_rows_of_dots_that_the_sdk_prints_are_left_out(terminal: Terminal) -
 def test_what_prefect_remarks_of_each_task_is_left_to_the_board(terminal: Terminal) -> None:
     """Its warnings are shown; that a task began and ended is not."""
     display = Display(terminal.console, RunReport())
-    display.begin()
-    display.take_the_log()
     engine = f"{os.sep}site-packages{os.sep}prefect{os.sep}engine.py"
-    try:
+    with shown(display):
         for level, text in ((logging.INFO, "Finished in state"), (logging.WARNING, "no server")):
             logger.handle(logger.makeRecord("prefect", level, engine, 1, text, (), None))
-    finally:
-        display.end()
     said = terminal.drain()
 
     assert "Finished in state" not in said
@@ -150,20 +152,42 @@ def test_the_log_is_given_back(terminal: Terminal) -> None:
     """Prefect's own handlers are there again when the run is over, whatever became of it."""
     before = logging.getLogger().handlers[:]
     display = Display(terminal.console, RunReport())
-    display.begin()
-    display.take_the_log()
-    display.end()
+    with shown(display):
+        assert display.lines in logging.getLogger().handlers
 
     assert before == logging.getLogger().handlers
 
 
 def test_nothing_moves_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """In a CI job, or in a pipe, the log is plain lines and nothing else."""
-    with displayed(RunReport()) as display:
-        pass
+    with displayed(RunReport()) as lines, shown_log(lines):
+        logging.getLogger("lifecycle.waiting").info("Still %s", "waiting")
 
-    assert None is display
-    assert "" == capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d\.\d{3} UTC \| INFO    \| lifecycle\.waiting - Still waiting\n", said
+    )
+
+
+def test_a_plain_log_shows_each_line_once(
+    prefect_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ours from INFO on, and Prefect's with the name of its run; to standard error alone."""
+    logger.setLevel(logging.INFO)
+    lines = PlainLines()
+    with shown_log(lines), prefects_log(lines):
+        logging.getLogger("lifecycle.waiting").info("Still deleting the endpoint x, after 1 min")
+        named = {"task_run_name": "stream job"}
+        logger.info("Status: %s", "Running", extra=named)
+        logging.getLogger("azure.core").info("nobody asked")
+    said = capsys.readouterr()
+
+    assert "" == said.out
+    assert [
+        "INFO    | lifecycle.waiting - Still deleting the endpoint x, after 1 min",
+        "INFO    | Task run 'stream job' - Status: Running",
+    ] == [line.partition(" | ")[2] for line in said.err.splitlines() if " UTC | " in line]
+    assert "nobody asked" not in said.err
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cli.main import main
 
@@ -26,6 +27,7 @@ class Case(NamedTuple):
     code: str
     where: str
     without: tuple[str, ...] = ()
+    prefect: str | None = None
 
 
 WORKSPACE = (
@@ -111,6 +113,13 @@ CASES = [
         "",
     ),
     Case("no credential", (), "CredentialError", "", without=("IDENTITY_ENDPOINT",)),
+    Case(
+        "a Prefect server that is down",
+        (),
+        "ConfigurationError",
+        "PREFECT_API_URL",
+        prefect="http://127.0.0.1:9/api",
+    ),
 ]
 
 
@@ -186,7 +195,9 @@ def refuse(
             monkeypatch.delenv(name)
         report = tmp_path / "report.json"
         settings = [word for one in (*BASE, *case.settings) for word in ("--set", one)]
-        code = main(["run", "--config", "profiles/local.yaml", "--report", str(report), *settings])
+        words = ["run", "--config", "profiles/local.yaml", "--report", str(report), *settings]
+        with temporary_settings({PREFECT_API_URL: case.prefect} if case.prefect else {}):
+            code = main(words)
         return code, json.loads(report.read_text())
 
     return run

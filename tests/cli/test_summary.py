@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from cli import html_report
 from cli.summary import show_summary
+from lifecycle import markdown
 from lifecycle.wording import closing, duration, figure, money
 
 Make = Callable[..., dict[str, Any]]
@@ -19,7 +21,7 @@ Make = Callable[..., dict[str, Any]]
 def shown(report: dict[str, Any]) -> str:
     """What the terminal shows."""
     console = Console(file=io.StringIO(), width=110)
-    show_summary(console, report, Path("runs/latest/report.html"))
+    show_summary(console, report)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 
@@ -39,9 +41,31 @@ def test_a_completed_run_is_told_whole(make_report: Make) -> None:
         "exact match 0 % → 95 %   ROUGE-L 0.10 → 0.98",
         "Odette the otter.",
         "Nothing is left running.",
-        "runs/latest/report.html",
     ):
         assert said in text, said
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose clock is eight hours behind UTC, and whose day is another."""
+    monkeypatch.setenv("TZ", "XXX+8")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_one_moment_is_the_same_wherever_it_is_read(make_report: Make) -> None:
+    """On the terminal, on the page and in Prefect: UTC, and labelled so."""
+    report = make_report()
+    moment = "seen gone at 10:01:39 UTC"
+
+    assert moment in " ".join(shown(report).split())
+    assert moment in html_report.render(report)
+    assert "2026-11-21 10:00:00 UTC" in html_report.render(report)
+    assert moment in markdown.render(report)
+    assert "seen gone at 2026-11-21 10:01:39 UTC" in markdown.render(report)
 
 
 @pytest.mark.parametrize("state", ["Failed", "Interrupted", "Refused"])

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.main import main
-from lifecycle.clients import WorkspaceRef
-from lifecycle.endpoint import EndpointRef, EndpointSpec, create_endpoint
 
 LOCAL = ("--config", "profiles/local.yaml")
 
@@ -125,21 +122,6 @@ def test_doctor_names_what_is_wrong_with_its_remedy(
     assert 2 == code
     assert "WorkspaceNotConfigured" in said
     assert "Set all three" in said
-
-
-@pytest.fixture
-def expired(workspace: WorkspaceRef) -> str:
-    """An endpoint of ours, past its date."""
-    moment = datetime.now(UTC) - timedelta(hours=3)
-    endpoint = EndpointRef(
-        name="left-behind-a1",
-        owner="00000000-0000-4000-8000-000000000042",
-        attempt=1,
-        created_at=moment,
-        expires_at=moment + timedelta(minutes=90),
-    )
-    spec = EndpointSpec(instance_type="Standard_NC24ads_A100_v4")
-    return create_endpoint(workspace, spec, endpoint).name
 
 
 def test_sweep_is_dry_unless_it_is_told(

@@ -119,8 +119,10 @@ def test_a_name_and_a_config_file_at_once_are_refused(config: Path) -> None:
         resolve_workspace(WorkspaceSpec(**NAMES, config_path=str(config)), {})
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"subscription_id": "s"}'])
-def test_no_usable_workspace_is_refused(emulator: Any, tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize(
+    "text", [None, "", "{", "[]", "3", '{"subscription_id": "s"}', "[" * 100_000]
+)
+def test_no_usable_workspace_is_refused(tmp_path: Path, text: str | None) -> None:
     """A missing, broken or partial config.json is one message that says what to set."""
     path = tmp_path / "broken" / "config.json"
     path.parent.mkdir()
@@ -131,6 +133,74 @@ def test_no_usable_workspace_is_refused(emulator: Any, tmp_path: Path, text: str
         resolve_workspace(WorkspaceSpec(config_path=str(path)), {})
 
     assert "AZUREML_ARM_SUBSCRIPTION" in str(raised.value)
+    assert str(path) in raised.value.message
+
+
+@pytest.mark.parametrize("key", ["subscription_id", "resource_group", "workspace_name"])
+@pytest.mark.parametrize("value", [None, "", "  ", 7, ["s"], {"id": "s"}, False])
+def test_a_name_that_is_no_text_is_refused(config: Path, key: str, value: object) -> None:
+    """A null never becomes the subscription "None": key and file are named."""
+    document = json.loads(config.read_text())
+    config.write_text(json.dumps({**document, key: value}))
+
+    with pytest.raises(WorkspaceNotConfigured) as raised:
+        resolve_workspace(WorkspaceSpec(config_path=str(config)), {})
+
+    assert f"{key} is {json.dumps(value)}" in raised.value.message
+    assert str(config) == raised.value.where
+
+
+SCOPE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/"
+
+
+def test_a_config_file_of_the_first_sdk_names_the_workspace(config: Path) -> None:
+    """Its Scope is the workspace's id."""
+    config.write_text(json.dumps({"Id": None, "Scope": f"{SCOPE}w"}))
+
+    found = resolve_workspace(WorkspaceSpec(config_path=str(config)), {})
+
+    assert ("s", "g", "w") == names_of(found)
+
+
+@pytest.mark.parametrize("scope", [SCOPE, "/subscriptions/s", "None", 7, [SCOPE], {"a": "b"}])
+def test_a_scope_that_is_no_workspace_is_refused(config: Path, scope: object) -> None:
+    """Cut short, or of another type: the file is named."""
+    config.write_text(json.dumps({"Scope": scope}))
+
+    with pytest.raises(WorkspaceNotConfigured, match="Scope in ") as raised:
+        resolve_workspace(WorkspaceSpec(config_path=str(config)), {})
+
+    assert str(config) == raised.value.where
+
+
+@pytest.mark.parametrize(
+    "place", ["config.json", ".azureml/config.json", "aml_config/project.json"]
+)
+def test_a_config_file_is_found_where_the_sdk_finds_it(
+    emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """From the working folder upwards; the SDK's own reader is the measure."""
+    from azure.ai.ml import MLClient
+
+    names = {"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / "config.json").write_text(json.dumps({**names, "workspace_name": "above"}))
+    (tmp_path / place).write_text(json.dumps(names), encoding="utf-8-sig")
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+
+    nobody: Any = object()
+    theirs = MLClient.from_config(nobody, enable_telemetry=False)
+
+    assert ("s", "g", "w") == names_of(resolve_workspace(WorkspaceSpec(), {}))
+    assert "w" == theirs.workspace_name
+
+
+def test_a_config_path_that_is_not_there_is_not_looked_for_above(config: Path) -> None:
+    """A slip in its name must not lead to the workspace of another file."""
+    with pytest.raises(WorkspaceNotConfigured, match="There is no "):
+        resolve_workspace(WorkspaceSpec(config_path=f"{config.parent / 'conifg.json'}"), {})
 
 
 def test_signing_in_returns_facts_and_no_token(workspace: WorkspaceRef) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lifecycle.config import FinetuneConfig, check_workspace, load_config
+from lifecycle.component import TrainingSpec
+from lifecycle.config import FinetuneConfig, check_workspace, load_config, read_values
 from lifecycle.errors import ConfigurationError
 
 PROFILES = Path("profiles")
@@ -72,6 +73,82 @@ def test_a_wrong_value_is_refused_with_its_place(setting: str, where: str, said:
 
     assert str(refusal.value.where).endswith(where)
     assert said in refusal.value.message
+
+
+SECTIONS = ("workspace", "dataset", "training", "job", "evaluation")
+REQUIRED = """
+model: {name: Phi-4}
+compute: {name: gpu-cluster, size: Standard_NC24ads_A100_v4}
+endpoint: {instance_type: Standard_NC24ads_A100_v4}
+dataset:
+"""
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("empty", ["", " {}", " null", "\n  # path: x"])
+def test_an_empty_section_is_its_defaults(tmp_path: Path, section: str, empty: str) -> None:
+    """All keys commented out, or not there at all: one and the same."""
+    whole, with_empty = tmp_path / "whole.yaml", tmp_path / "empty.yaml"
+    whole.write_text(REQUIRED.replace("dataset:", "dataset: {}"))
+    with_empty.write_text(REQUIRED.replace("dataset:\n", "") + f"{section}:{empty}\n")
+    if section != "dataset":
+        with_empty.write_text(with_empty.read_text() + "dataset:\n")
+
+    assert load_config(whole) == load_config(with_empty)
+    assert {} == read_values(with_empty)[section]
+
+
+def test_what_an_empty_section_must_hold_is_named(tmp_path: Path) -> None:
+    """By its own path, not as a section that is of the wrong type."""
+    path = tmp_path / "empty.yaml"
+    path.write_text("model:\ncompute:\n  # size: x\ndataset:\nendpoint:\n")
+
+    with pytest.raises(ConfigurationError) as refusal:
+        load_config(path)
+
+    said = str(refusal.value)
+    for name in ("model.name", "compute.size", "endpoint.instance_type"):
+        assert f"{name}: a value is required" in said
+    assert "dictionary" not in said
+
+
+def test_a_setting_fills_a_section_that_is_empty(tmp_path: Path) -> None:
+    """At any depth."""
+    path = tmp_path / "empty.yaml"
+    path.write_text(REQUIRED + "training:\njob: null\n")
+    settings = ["training.overrides.max_steps=3", "job.run_deadline_minutes=5", "dataset.seed=4"]
+
+    config = load_config(path, settings)
+
+    assert {"max_steps": 3} == config.training.overrides
+    assert (5, 4) == (config.job.run_deadline_minutes, config.dataset.seed)
+
+
+def test_an_empty_mapping_in_a_section_is_its_default(tmp_path: Path) -> None:
+    """The mappings of training and dataset; a value that may be null stays null."""
+    path = tmp_path / "empty.yaml"
+    path.write_text(
+        REQUIRED
+        + "  columns:\n  roles:\n  rows:\n  generation_split:\n"
+        + "training: {overrides: , defaults: }\n"
+    )
+
+    config = load_config(path)
+
+    assert TrainingSpec() == config.training
+    assert [{}, {}] == [config.dataset.columns, config.dataset.roles]
+    assert [None, None] == [config.dataset.rows, config.dataset.generation_split]
+
+
+def test_a_value_has_no_parts_even_where_it_is_null(tmp_path: Path) -> None:
+    """A setting below a parameter that holds one value is refused."""
+    path = tmp_path / "config.yaml"
+    path.write_text(REQUIRED + "  revision:\n")
+
+    with pytest.raises(ConfigurationError, match="valid string") as refusal:
+        load_config(path, ["dataset.revision.x=1"])
+
+    assert str(refusal.value.where).endswith("dataset.revision")
 
 
 UNREADABLE = "2001-99-99", "!!bool x", "!!int x", "{a", "*a", "9" * 5000, "[" * 2000, "&a [*a]"
