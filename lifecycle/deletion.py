@@ -7,7 +7,7 @@ that was refused can be granted a minute later. So the last word is always a GET
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
