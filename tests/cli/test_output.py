@@ -27,7 +27,7 @@ QUICK = (
 # Azure does not take it, and will not.
 NOT_DELETABLE = {
     "match": {"method": "DELETE", "path": "/onlineEndpoints/"},
-    "effect": {"status": 400},
+    "effect": {"status": 409, "error": {"code": "ScopeLocked", "message": "It is locked."}},
 }
 FULL = Path("/dev/full")
 
