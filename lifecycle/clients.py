@@ -33,6 +33,7 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 READ_SECONDS_VARIABLE = "FINETUNE_READ_SECONDS"
 POLLING_SECONDS = 2
+ONCE_SECONDS = 15.0
 
 
 class WorkspaceRef(Result):
@@ -155,6 +156,35 @@ def registry_get(ref: WorkspaceRef, path: str, params: Mapping[str, str]) -> dic
         headers={"Accept": "application/json"},
     )
     return _json(client._service_client_registry_arm.send_request(request))
+
+
+def get_once(
+    ref: WorkspaceRef, url: str, params: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """GET a JSON object, with no second try: for what can be done without.
+
+    Args:
+        ref: Says who asks.
+        url: A path of Azure Resource Manager, or an address of the workspace's data plane.
+        params: Query parameters, with the ``api-version`` where Resource Manager is asked.
+
+    Raises:
+        ValueError: ``url`` is neither.
+        azure.core.exceptions.AzureError: No answer within 15 s, or an error.
+    """
+    from azure.core.rest import HttpRequest
+
+    if not url.startswith(("/", "https://")):
+        raise ValueError(f"{url[:60]!r} is neither a path nor an https address")
+    arm, client = _cache.once(("once", ref), lambda: _arm_pipeline(ref))
+    request = HttpRequest(
+        "GET",
+        f"{arm}{url}" if url.startswith("/") else url,
+        params=params,
+        headers={"Accept": "application/json"},
+    )
+    read_timeout = min(ONCE_SECONDS, _timeouts()["read_timeout"])
+    return _json(client.send_request(request, retry_total=0, read_timeout=read_timeout))
 
 
 def data_plane(ref: WorkspaceRef) -> DataPlane:
@@ -379,6 +409,14 @@ def _data_plane(ref: WorkspaceRef) -> DataPlane:
     with _pipeline(discovery_url) as plain:
         addresses = _json(plain.send_request(HttpRequest("GET", discovery_url)))
     return DataPlane(addresses["api"], credential(ref), cloud().arm_scope)
+
+
+def _arm_pipeline(ref: WorkspaceRef) -> tuple[str, PipelineClient[HttpRequest, HttpResponse]]:
+    from azure.core.pipeline.policies import BearerTokenCredentialPolicy
+
+    scope = cloud().arm_scope
+    arm = scope.removesuffix("/.default")
+    return arm, _pipeline(arm, BearerTokenCredentialPolicy(credential(ref), scope))
 
 
 def _pipeline(base_url: str, *signing: Any) -> PipelineClient[HttpRequest, HttpResponse]:
