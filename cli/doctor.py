@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lifecycle.auth import WorkspaceResult, authenticate, resolve_workspace
+from lifecycle.azure import translated
 from lifecycle.clients import ml_client, registry_client
+from lifecycle.courtesy import what_failed
 from lifecycle.errors import ConfigurationError, FinetuneError
+from lifecycle.readiness import CREATE_CLUSTER, RIGHTS, check_readiness
 
 from .server import check_prefect_server, prefect_api_url
 from .workspace import workspace_of
@@ -46,7 +50,11 @@ def main(chosen: argparse.Namespace) -> int:
 
 
 def examine(chosen: argparse.Namespace) -> Iterator[Finding]:
-    """Look at versions, workspace, credential, registry, quota and Prefect, in that order."""
+    """Look at versions and Prefect, then at the workspace, and at what a run will need of it.
+
+    A lock, a missing right and what cannot be read are warnings: a run may do without, or find it
+    otherwise.
+    """
     yield _python()
     for name in _PACKAGES:
         yield _package(name)
@@ -62,10 +70,15 @@ def examine(chosen: argparse.Namespace) -> Iterator[Finding]:
         what = "workspace" if isinstance(error, ConfigurationError) else error.code
         yield Finding(what, "problem", error.message, error.remedy)
         return
+    except Exception as error:
+        yield _unread("workspace", error, "problem")
+        return
     yield Finding("credential", "ok", f"gives a token for tenant {found.tenant_id}")
     yield Finding("region", "ok", found.region or "Azure does not say")
-    yield _asked("registry", lambda: _registry(found))
-    yield _asked("quota", lambda: _quota(found))
+    yield _asked("registry", lambda: _registry(found), otherwise="problem")
+    yield _asked("quota", lambda: _quota(found), otherwise="warning")
+    for check in check_readiness(found, [*RIGHTS, CREATE_CLUSTER]):
+        yield Finding(check.what, "ok" if check.is_ok else "warning", check.said, check.remedy)
 
 
 def _python() -> Finding:
@@ -83,9 +96,12 @@ def _package(name: str) -> Finding:
 
 
 def _below(name: str, ceiling: tuple[int, int]) -> Finding:
-    found = version(name)
-    major, minor = (int(part) for part in found.split(".")[:2])
-    if (major, minor) < ceiling:
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Finding(name, "problem", "is not installed", "Run make test, or make run.")
+    release = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
+    if release < ceiling:
         return Finding(name, "ok", found)
     limit = ".".join(str(part) for part in ceiling)
     said = f"{found} breaks Prefect 3.8.8"
@@ -104,18 +120,21 @@ def _prefect() -> Finding:
     return Finding("prefect api", "ok", url)
 
 
-def _asked(what: str, look: Callable[[], Finding]) -> Finding:
-    from azure.core.exceptions import AzureError
-
-    from lifecycle.azure import translated
-
+def _asked(
+    what: str, look: Callable[[], Finding], *, otherwise: Literal["warning", "problem"]
+) -> Finding:
     try:
         with translated(f"looking at the {what}"):
             return look()
-    except FinetuneError as error:
-        return Finding(what, "problem", error.message, error.remedy)
-    except AzureError as error:
-        return Finding(what, "problem", str(error), "Check the network and your role assignments.")
+    except Exception as error:
+        return _unread(what, error, otherwise)
+
+
+def _unread(what: str, error: Exception, state: Literal["warning", "problem"]) -> Finding:
+    remedy = "Check the network and your role assignments."
+    if isinstance(error, FinetuneError):
+        remedy = error.remedy
+    return Finding(what, state, what_failed(error, f"looking at the {what}"), remedy)
 
 
 def _registry(found: WorkspaceResult) -> Finding:
@@ -127,17 +146,28 @@ def _registry(found: WorkspaceResult) -> Finding:
 
 
 def _quota(found: WorkspaceResult) -> Finding:
-    free = []
-    for usage in ml_client(found.ref).compute.list_usage():
-        # The SDK takes over the wire's spelling (currentValue) beside its own, which stays empty.
-        said = vars(usage)
-        left = (said["limit"] or 0) - (said.get("currentValue") or 0)
-        if left > 0 and _is_gpu(said["name"]["value"]):
-            free.append(f"{said['name'].get('localizedValue') or said['name']['value']} {left}")
+    rows = [_usage(vars(usage)) for usage in ml_client(found.ref).compute.list_usage()]
+    readable = [row for row in rows if row is not None]
+    free = [f"{name} {left}" for family, name, left in readable if left > 0 and _is_gpu(family)]
     if free:
         return Finding("quota", "ok", "free GPU cores: " + ", ".join(free))
+    if not rows or len(readable) < len(rows):
+        unread = f"{len(rows) - len(readable)} of {len(rows)} rows of the quota cannot be read"
+        said = unread if rows else "Azure lists no quota"
+        return Finding("quota", "warning", said, "Look at the quota in Azure ML studio.")
     none = "no free cores of any GPU family in this region"
     return Finding("quota", "problem", none, "Ask for quota in Azure ML studio, or change region.")
+
+
+def _usage(row: dict[str, Any]) -> tuple[str, str, int] | None:
+    """Return a row's family, its name for people, and the cores left; None where one is missing."""
+    # The SDK takes over the wire's spelling (currentValue) beside its own, which stays empty.
+    name, limit, used = row.get("name"), row.get("limit"), row.get("currentValue") or 0
+    if not isinstance(name, dict) or not isinstance(name.get("value"), str):
+        return None
+    if not isinstance(limit, int) or not isinstance(used, int):
+        return None
+    return name["value"], str(name.get("localizedValue") or name["value"]), limit - used
 
 
 def _is_gpu(family: str) -> bool:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lifecycle.aside import aside
-from lifecycle.auth import authenticate
+from lifecycle.auth import WorkspaceResult, authenticate
 from lifecycle.component import get_component
 from lifecycle.compute import check_compute, list_sizes
 from lifecycle.config import FinetuneConfig, load_config
@@ -20,6 +20,14 @@ from lifecycle.evaluation import pick_held_out
 from lifecycle.model import select_model
 from lifecycle.preflight import Plan, check
 from lifecycle.prices import PriceLine, estimate, price_source
+from lifecycle.readiness import (
+    CREATE_CLUSTER,
+    DELETE_CLUSTER,
+    RIGHTS,
+    Right,
+    check_readiness,
+)
+from lifecycle.report import RunReport, recording
 
 from .data import watching
 
@@ -27,19 +35,28 @@ from .data import watching
 def main(chosen: argparse.Namespace) -> int:
     """Print the plan; raises what is refused."""
     config = load_config(chosen.config, chosen.set)
-    plan = make_plan(config)
-    prices = estimate(
-        size=plan.size.name,
-        nodes=config.compute.nodes,
-        low_priority=config.compute.tier == "low_priority",
-        instance_type=plan.instance_type.name,
-        instance_count=config.endpoint.instance_count * (2 if config.evaluation.baseline else 1),
-    )
+    with recording(RunReport()) as report:
+        workspace = authenticate(config.workspace)
+        plan = make_plan(config, workspace)
+        readiness = check_readiness(workspace, _rights(config, plan))
+        prices = estimate(
+            size=plan.size.name,
+            nodes=config.compute.nodes,
+            low_priority=config.compute.tier == "low_priority",
+            instance_type=plan.instance_type.name,
+            instance_count=config.endpoint.instance_count
+            * (2 if config.evaluation.baseline else 1),
+        )
+    missing = [f"{one.said} {one.remedy}" for one in readiness if not one.is_ok]
+    warnings = list(dict.fromkeys([*plan.warnings, *report.warnings, *missing]))
+    plan = plan.model_copy(update={"warnings": warnings})
     if chosen.json:
         document = {
             "plan": plan.model_dump(mode="json"),
             "prices": [line.model_dump(mode="json") for line in prices],
             "price_source": price_source(),
+            "warnings": plan.warnings,
+            "refusals": [],
         }
         print(json.dumps(document, indent=2, ensure_ascii=False), file=chosen.out)
     else:
@@ -50,13 +67,13 @@ def main(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def make_plan(config: FinetuneConfig) -> Plan:
+def make_plan(config: FinetuneConfig, workspace: WorkspaceResult) -> Plan:
     """Read what the run would read, side by side, and check it all.
 
     Raises:
         Refused: As the run would be.
     """
-    ref = authenticate(config.workspace).ref
+    ref = workspace.ref
     with watching() as watch:
         # Aside, that Ctrl-C need not wait for Azure or for a slow download.
         model = aside(lambda: select_model(ref, config.model))
@@ -84,6 +101,13 @@ def make_plan(config: FinetuneConfig) -> Plan:
     return plan
 
 
+def _rights(config: FinetuneConfig, plan: Plan) -> list[Right]:
+    makes_cluster = config.compute.name is not None and plan.existing_compute is None
+    if not makes_cluster:
+        return list(RIGHTS)
+    return [*RIGHTS, CREATE_CLUSTER, *([DELETE_CLUSTER] if config.compute.delete_after else [])]
+
+
 def _show(console: Console, config: FinetuneConfig, plan: Plan, prices: list[PriceLine]) -> None:
     cluster = config.compute.name or "serverless"
     there = "already there" if plan.existing_compute else "would be created"
@@ -107,5 +131,6 @@ def _show(console: Console, config: FinetuneConfig, plan: Plan, prices: list[Pri
     console.print(costs)
     console.print(price_source(), style="dim")
     for warning in plan.warnings:
-        console.print(f"warning: {warning}", style="yellow")
-    console.print("Nothing stands in the way; nothing was created.")
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+    but = " but see the warnings;" if plan.warnings else ""
+    console.print(f"A run would not be refused;{but} nothing was created.")

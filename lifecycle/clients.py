@@ -36,8 +36,8 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 READ_SECONDS_VARIABLE = "FINETUNE_READ_SECONDS"
 POLLING_SECONDS = 2
-# The data plane is a courtesy: so long it may have azure-core pause before it is asked again.
-DATA_PLANE_SECONDS = 15.0
+# For no longer what informs a person is waited for.
+COURTESY_SECONDS = 15.0
 
 
 class WorkspaceRef(Result):
@@ -162,6 +162,35 @@ def registry_get(ref: WorkspaceRef, path: str, params: Mapping[str, str]) -> dic
     return _json(client._service_client_registry_arm.send_request(request))
 
 
+def get_once(
+    ref: WorkspaceRef, url: str, params: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """GET a JSON object, with no second try: for what can be done without.
+
+    Args:
+        ref: Says who asks.
+        url: A path of Azure Resource Manager, or an address of the workspace's data plane.
+        params: Query parameters, with the ``api-version`` where Resource Manager is asked.
+
+    Raises:
+        ValueError: ``url`` is neither.
+        azure.core.exceptions.AzureError: No answer within 15 s, or an error.
+    """
+    from azure.core.rest import HttpRequest
+
+    if not url.startswith(("/", "https://")):
+        raise ValueError(f"{url[:60]!r} is neither a path nor an https address")
+    arm, client = _cache.once(("once", ref), lambda: _arm_pipeline(ref))
+    request = HttpRequest(
+        "GET",
+        f"{arm}{url}" if url.startswith("/") else url,
+        params=params,
+        headers={"Accept": "application/json"},
+    )
+    read_timeout = min(COURTESY_SECONDS, _timeouts()["read_timeout"])
+    return _json(client.send_request(request, retry_total=0, read_timeout=read_timeout))
+
+
 def data_plane(ref: WorkspaceRef) -> DataPlane:
     """Return the client of the workspace's data plane (run history, logs)."""
     return _cache.once(("data plane", ref), lambda: _data_plane(ref))
@@ -219,7 +248,7 @@ class DataPlane:
         if urlsplit(address).netloc != urlsplit(self.base_url).netloc:
             raise ValueError(f"{urlsplit(address).netloc} is not the workspace's data plane")
         request = HttpRequest("GET", address, params=params, headers={"Accept": "application/json"})
-        with within(DATA_PLANE_SECONDS):
+        with within(COURTESY_SECONDS):
             return _json(self._signed.send_request(request))
 
     def get_text(self, url: str, offset: int = 0) -> bytes:
@@ -240,7 +269,7 @@ class DataPlane:
         headers = {"Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        with within(DATA_PLANE_SECONDS):
+        with within(COURTESY_SECONDS):
             response = self._plain.send_request(HttpRequest("GET", url, headers=headers))
         if response.status_code == 416:
             return b""
@@ -392,6 +421,14 @@ def _data_plane(ref: WorkspaceRef) -> DataPlane:
     with _pipeline(discovery_url) as plain:
         addresses = _json(plain.send_request(HttpRequest("GET", discovery_url)))
     return DataPlane(addresses["api"], credential(ref), cloud().arm_scope)
+
+
+def _arm_pipeline(ref: WorkspaceRef) -> tuple[str, PipelineClient[HttpRequest, HttpResponse]]:
+    from azure.core.pipeline.policies import BearerTokenCredentialPolicy
+
+    scope = cloud().arm_scope
+    arm = scope.removesuffix("/.default")
+    return arm, _pipeline(arm, BearerTokenCredentialPolicy(credential(ref), scope))
 
 
 def _pipeline(base_url: str, *signing: Any) -> PipelineClient[HttpRequest, HttpResponse]:

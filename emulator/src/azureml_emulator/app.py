@@ -17,6 +17,7 @@ from .delivery import Connection, Receive, Scope, Send, deliver
 from .emulator import Emulator
 from .errors import NotEmulated, NotFound, ServiceUnavailable, WireError
 from .routing import Call, Reply, Route, Router
+from .services.authorization import refuse_if_locked
 from .settings import (
     REGISTRY_NAME,
     REGISTRY_RESOURCE_GROUP,
@@ -114,6 +115,8 @@ class App:
             return self._handle(route, call)
 
     def _handle(self, route: Route, call: Call) -> Reply:
+        if route.auth == "arm":
+            refuse_if_locked(self.emulator, call)
         aftermath, now = self.emulator.aftermath, self.emulator.now()
         reply = aftermath.answer(call.method, call.path, now=now)
         if reply is None:

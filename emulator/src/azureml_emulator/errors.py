@@ -9,6 +9,7 @@
     ├── NotFound              404
     ├── RequestTimeout        408  in text, as the proxy before a deployment says it
     ├── Conflict              409
+    │   └── ScopeLocked            a management lock
     ├── TooManyRequests       429
     ├── BadGateway            502
     ├── ServiceUnavailable    503
@@ -119,6 +120,16 @@ class Conflict(WireError):
 
     status = 409
     code = "Conflict"
+
+
+class ScopeLocked(Conflict):
+    """Raised by Resource Manager itself when a management lock forbids the change."""
+
+    code = "ScopeLocked"
+
+    def body(self) -> Any:
+        """Return code and message alone: it comes from before the service, and has no more."""
+        return {"error": {"code": self.code, "message": self.message}}
 
 
 class TooManyRequests(WireError):

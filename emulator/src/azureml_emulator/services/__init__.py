@@ -13,6 +13,7 @@ NAMES = (
     "identity",
     "operations",
     "workspace",
+    "authorization",
     "registry",
     "clusters",
     "region",
