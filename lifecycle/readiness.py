@@ -254,16 +254,20 @@ def _matches(action: str, patterns: Any, *, with_parent: bool = False) -> bool:
     return False
 
 
-def _run_history(ref: WorkspaceRef, discovery_url: str) -> list[Check]:
+def _run_history(ref: WorkspaceRef, discovery_url: str | None) -> list[Check]:
     """Ask for the details of a run, as the job step does."""
+    if discovery_url is None:
+        raise ServiceError("The workspace does not say where its data plane is.")
     with translated("asking where the run history is"):
         api = str(get_once(ref, discovery_url)["api"]).rstrip("/")
     _ask_for_no_run(ref, f"{api}/history/v1.0{ref.arm_id}/runs/{_NO_RUN}/details", "error")
     return [Check("run history", True, "can be read")]
 
 
-def _mlflow(ref: WorkspaceRef, tracking_uri: str) -> list[Check]:
+def _mlflow(ref: WorkspaceRef, tracking_uri: str | None) -> list[Check]:
     """Ask for a run, as the metrics step does."""
+    if tracking_uri is None:
+        raise ServiceError("The workspace does not say where its MLflow is.")
     address = tracking_uri.replace("azureml://", "https://", 1)
     url = f"{address}/api/2.0/mlflow/runs/get?run_id={_NO_RUN}"
     _ask_for_no_run(ref, url, "error_code")
