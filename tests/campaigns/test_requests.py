@@ -42,8 +42,9 @@ def test_a_lost_answer_to_a_create_leaves_nothing(ground: Ground) -> None:
 def test_an_endpoint_that_stays_is_seen(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """A campaign that could not find a broken promise would prove nothing."""
     monkeypatch.setattr(requests, "_rule", lambda request: EVERY_DELETE)
-    # What is refused for good is not asked for again for ten minutes.
-    monkeypatch.setitem(requests.FAULTS, "refused", {"status": 403})
+    # A lock is not asked again for ten minutes.
+    locked = {"status": 409, "error": {"code": "ScopeLocked", "message": "It is locked."}}
+    monkeypatch.setitem(requests.FAULTS, "refused", locked)
 
     row = requests.play(ground, "DELETE {workspace}/onlineEndpoints/{}#1 refused")
 
