@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from lifecycle.job import JobSpec
-from lifecycle.logs import LIVE, WAITING, Run
+from lifecycle.logs import ENDED, WAITING, Run
 
 SKEW = timedelta(minutes=5)
 """By so much our clock and Azure's may differ without a job being canceled too early."""
 
 WORKING = frozenset({"Running", "Finalizing"})
+# Between two steps a healthy job shows neither for a moment.
+_UNCLEAR = timedelta(minutes=10)
 
 
 class Deadlines:
@@ -38,9 +40,15 @@ class Deadlines:
         self._is_adopted = is_adopted
         self._waited = self._ran = timedelta(0)
         self._was_waiting = self._was_running = False
+        self._unclear_since = began
 
     def exceeded(
-        self, now: datetime, steps: Sequence[Run], created_at: datetime | None
+        self,
+        now: datetime,
+        steps: Sequence[Run],
+        created_at: datetime | None,
+        *,
+        is_whole: bool = True,
     ) -> str | None:
         """Say which deadline has passed, as a sentence; None where none has.
 
@@ -48,10 +56,11 @@ class Deadlines:
             now: The time.
             steps: The steps whose states were just read; none where they cannot be read.
             created_at: When Azure took the job, as far as it says so.
+            is_whole: Whether these are all the steps that there are.
         """
-        live = [step for step in steps if step.status in LIVE]
-        is_running = any(step.status in WORKING for step in live)
-        is_waiting = bool(live) and all(step.status in WAITING for step in live)
+        going = [step for step in steps if step.status not in ENDED]
+        is_running = any(step.status in WORKING for step in going)
+        is_waiting = is_whole and bool(going) and all(step.status in WAITING for step in going)
         self._count(now, is_waiting=is_waiting, is_running=is_running)
         if is_waiting and self._queue:
             waited = max(self._waited, self._since(now, _waits_since(steps, created_at)))
@@ -59,10 +68,12 @@ class Deadlines:
                 return (
                     f"No step of the job {self._job} has been running for {_minutes(self._queue)}."
                 )
-        if is_running and self._run and max(self._ran, self._worked(now, steps)) > self._run:
+        ran = max(self._ran, self._worked(now, steps, created_at)) if is_running else self._ran
+        if is_running and self._run and ran > self._run:
             return f"The job {self._job} has been running for more than {_minutes(self._run)}."
         both = self._queue + self._run
-        if not (is_waiting or is_running) and self._queue and self._run:
+        is_unclear = now - self._unclear_since >= min(_UNCLEAR, both)
+        if is_unclear and self._queue and self._run:
             lasted = max(now - self._began, self._since(now, created_at))
             if lasted > both:
                 return (
@@ -82,17 +93,25 @@ class Deadlines:
         elif is_waiting and self._was_waiting:
             self._waited += passed
         self._was_waiting, self._was_running = is_waiting, is_running
+        if is_waiting or is_running:
+            self._unclear_since = now
 
     def _since(self, now: datetime, moment: datetime | None) -> timedelta:
         if moment is None or not self._is_adopted:
             return timedelta(0)
         return max(now - moment - SKEW, timedelta(0))
 
-    def _worked(self, now: datetime, steps: Sequence[Run]) -> timedelta:
-        """Return for how long any step has run, by Azure's times."""
-        if not self._is_adopted:
+    def _worked(
+        self, now: datetime, steps: Sequence[Run], created_at: datetime | None
+    ) -> timedelta:
+        """Return for how long any step has run, by Azure's times; not before there was a job."""
+        if not self._is_adopted or created_at is None:
             return timedelta(0)
-        spans = sorted((step.began_at, step.ended_at or now) for step in steps if step.began_at)
+        spans = sorted(
+            (max(step.began_at, created_at), step.ended_at or now)
+            for step in steps
+            if step.began_at
+        )
         worked, until = timedelta(0), None
         for began, ended in spans:
             start = began if until is None else max(began, until)
@@ -102,9 +121,12 @@ class Deadlines:
 
 
 def _waits_since(steps: Sequence[Run], created_at: datetime | None) -> datetime | None:
-    """Return when the last step ended, or else when the job was taken."""
-    ended = [step.ended_at for step in steps if step.ended_at is not None]
-    return max([*ended, *([created_at] if created_at else [])], default=None)
+    """Return when a step last began or ended, or else when the job was taken.
+
+    One that has begun and waits has lost its node, and waits since then at the earliest.
+    """
+    moments = [created_at, *(at for step in steps for at in (step.began_at, step.ended_at))]
+    return max((at for at in moments if at is not None), default=None)
 
 
 def _minutes(span: timedelta) -> str:

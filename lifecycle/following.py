@@ -252,8 +252,12 @@ class JobFollower:
         if self._ended_at is not None:
             return
         created_at = self._said.created_at if self._said else None
+        seen = self._history.steps_seen()
         exceeded = self._deadlines.exceeded(
-            self._clock.now(), self._history.steps_seen(), created_at
+            self._clock.now(),
+            seen,
+            created_at,
+            is_whole=len(seen) == len(self._history.steps()),
         )
         if exceeded is None:
             return

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -285,7 +286,7 @@ class JobLogs:
 
     def _get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         with translated(f"reading the run history of {self.job.id}"):
-            return self._plane.get_json(f"{self._runs}/{path}", params)
+            return self._plane.get_json(f"{self._runs}/{quote(path)}", params)
 
 
 def _last_drawn(line: bytes) -> bytes:

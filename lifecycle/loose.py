@@ -37,10 +37,13 @@ def as_items(value: Any) -> list[Any]:
 
 
 def as_text(value: Any) -> str | None:
-    """Return text or a number as text; None for anything else, and for none."""
+    """Return text or a number as text that can be written anywhere; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
-    return str(value) or None
+    try:
+        return str(value).encode("utf-8", "replace").decode() or None
+    except ValueError:  # A number of thousands of digits.
+        return None
 
 
 def as_moment(value: Any) -> datetime | None:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 # "step 12/60 {…}" is what our trainer writes, "20%|██ | 12/60 [00:31<02:04, 2.6s/it]" what
 # Hugging Face's does. Its reports are Python's or JSON's: {'loss': 0.71, …}, {"loss": "0.71", …}.
-_STEP = re.compile(r"\bstep (\d+)/(\d+)\b|\b(\d+)/(\d+) \[\d+:\d+")
+_STEP = re.compile(r"\bstep (\d{1,9})/(\d{1,9})\b|\b(\d{1,9})/(\d{1,9}) \[\d+:\d+")
 _LOSS = re.compile(r"""["'](?P<name>eval_loss|loss)["']: ["']?(?P<value>[-+.\deE]+)""")
 
 # The rate is that of the latest looks: what was logged before somebody looked came all at once.

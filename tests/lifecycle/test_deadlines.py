@@ -92,8 +92,39 @@ def test_what_an_earlier_call_saw_counts_by_azures_times() -> None:
 
     assert [26] == judged([(24, ran), (26, ran)], adopted=True, began=24)
     assert [21] == judged([(19, waits), (21, waits)], adopted=True, began=19)
-    assert [36] == judged([(34, []), (36, [])], adopted=True, began=34)
+    assert [45] == judged([(34, []), (36, []), (45, [])], adopted=True, began=34)
     assert [] == judged([(24, ran), (26, ran)], adopted=False, began=24)
+
+
+def test_a_step_that_lost_its_node_waits_since_then_at_the_earliest() -> None:
+    """It ran for hours, and is queued again: what it ran is no waiting."""
+    looks = [(minute, [step("Queued", 60)]) for minute in range(61, 70)]
+
+    assert [] == judged(looks, adopted=True, began=61)
+
+
+@pytest.mark.parametrize("other", ["Flummoxed", "Paused"])
+def test_beside_a_step_of_which_nothing_is_known_nobody_waits(other: str) -> None:
+    """It may be at work; so may one that was not read."""
+    looks = [(minute, [step("Queued"), step(other)]) for minute in range(30)]
+
+    assert [] == judged(looks)
+    deadlines = Deadlines(JobSpec(queue_deadline_minutes=1), "ft-x-a1", START, is_adopted=False)
+    for minute in range(9):
+        at = START + minute * MINUTE
+        assert None is deadlines.exceeded(at, [step("Queued")], START, is_whole=False)
+
+
+def test_a_job_of_many_hours_is_not_canceled_between_two_steps() -> None:
+    """It waited and ran more often than once, and shows neither for a moment."""
+    assert [] == judged([(100, WAITING), (101, [step("Completed")]), (102, RUNNING)], adopted=False)
+
+
+def test_times_before_there_was_a_job_do_not_count() -> None:
+    """A step that began in 1970, as a service spells that it does not know."""
+    steps = [step("Running", -(10**7))]
+
+    assert [] == judged([(1, steps), (19, steps)], adopted=True, created=0, began=1)
 
 
 def test_overlapping_steps_count_once() -> None:
