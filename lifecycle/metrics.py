@@ -35,12 +35,14 @@ CHART_POINTS = 200
 _PAGE = 200
 _MOST_PAGES = 100
 _PAUSES = (2.0, 5.0)
+_LONGEST_SECONDS = 60.0
 _SETTINGS = {
     # MLflow reports its use to its makers unless told not to, from the import on.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # It would try for many minutes: seven times, and wait two for each answer.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
 
 logger = logging.getLogger(__name__)
@@ -96,19 +98,32 @@ def _patiently_read(
     ref: WorkspaceRef, workspace: WorkspaceResult, job_name: str, clock: Clock
 ) -> MetricsResult:
     """Read the metrics, some times where it may pass; not where they are refused."""
+    end = clock.monotonic() + _LONGEST_SECONDS
+
+    def in_time() -> None:
+        if clock.monotonic() > end:
+            raise ServiceError(
+                f"MLflow did not give the metrics of {job_name} within {_LONGEST_SECONDS:.0f} s."
+            )
+
     for pause in _PAUSES:
         try:
-            return _read(ref, workspace, job_name)
+            return _read(ref, workspace, job_name, in_time)
         except ServiceError as error:
             if not error.transient or error.status == 403:
                 raise
             logger.info("%s Trying again in %.0f s.", error.message, pause)
             clock.sleep(pause)
-    return _read(ref, workspace, job_name)
+    return _read(ref, workspace, job_name, in_time)
 
 
-def _read(ref: WorkspaceRef, workspace: WorkspaceResult, job_name: str) -> MetricsResult:
-    """Read the metrics.
+def _read(
+    ref: WorkspaceRef,
+    workspace: WorkspaceResult,
+    job_name: str,
+    in_time: Callable[[], None],
+) -> MetricsResult:
+    """Read the metrics; *in_time* raises where it has taken too long.
 
     Raises:
         ServiceError: MLflow did not answer, or with an error, or no token could be had.
@@ -119,6 +134,7 @@ def _read(ref: WorkspaceRef, workspace: WorkspaceResult, job_name: str) -> Metri
         origin = {name: run for run in runs for name in run.data.metrics}
         history = {}
         for name in sorted(origin)[:CHARTS]:
+            in_time()
             points = _history(store, origin[name].info.run_id, name)
             if len(points) > 1:
                 history[name] = thinned(points)
@@ -151,6 +167,8 @@ def _store(ref: WorkspaceRef, tracking_uri: str | None) -> RestStore:
     if tracking_uri is None:
         raise ServiceError("The workspace does not say where its MLflow is.")
     host = tracking_uri.replace("azureml://", "https://", 1)
+    if not host.startswith("https://"):
+        raise ServiceError(f"{host[:80]} is no https address, and must not see a token.")
     scope = clients.cloud().arm_scope
     credential = clients.credential(ref)
 
