@@ -27,7 +27,7 @@ export AZUREML_EMULATOR_CACHE ?= $(CURDIR)/.cache/emulator
 export FINETUNE_CACHE ?= $(CURDIR)/.cache/finetune
 
 .PHONY: help run serve test test-all check bench bench-data live-check clean \
-	campaign-requests campaign-kills campaign-soak
+	campaign-requests campaign-skew campaign-kills campaign-soak
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ live-check: $(INSTALLED) ## Your own Azure ML workspace: read-only; with LIVE_BU
 
 campaign-requests: $(INSTALLED) ## Every request of a run, hit by every fault; goes on where it ended, an hour at a time
 	@$(BIN)/python -m campaigns.requests $(OPTIONS); code=$$?; $(BIN)/python -m campaigns.report && exit $$code
+
+campaign-skew: $(INSTALLED) ## Every answer of a run, other than expected; goes on where it ended, an hour at a time
+	@$(BIN)/python -m campaigns.skew $(OPTIONS); code=$$?; $(BIN)/python -m campaigns.report && exit $$code
 
 campaign-kills: $(INSTALLED) ## Whatever can die, killed at every moment; OPTIONS='--sample 20 --seed 7' for fewer
 	@$(BIN)/python -m campaigns.kills $(OPTIONS); code=$$?; $(BIN)/python -m campaigns.report && exit $$code

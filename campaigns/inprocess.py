@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -21,6 +21,7 @@ from azureml_emulator.environment import client_environment
 from azureml_emulator.server import Server
 from azureml_emulator.settings import Settings
 
+from .front import Change, Front
 from .stage import PROFILE, free_port, heed_signals, prefect_server
 
 # One endpoint with one deployment, one question; the cluster is the run's own, and goes with it.
@@ -60,8 +61,12 @@ class Ground:
         self._state = folder / "emulator"
 
     @contextmanager
-    def emulator(self) -> Iterator[Control]:
-        """Run an emulator with no memory for the block; the environment leads to it."""
+    def emulator(self, change: Change | None = None) -> Iterator[Control]:
+        """Run an emulator with no memory for the block; the environment leads to it.
+
+        Args:
+            change: What a front before it does to each answer; None for no front.
+        """
         from lifecycle.clients import forget
 
         for old in self._state.glob("*"):
@@ -69,13 +74,29 @@ class Ground:
                 shutil.rmtree(old)
             elif old.is_file():
                 old.unlink()
-        settings = Settings(self._state, port=self._port, jobs="scripted", latency="instant")
-        with Server(Emulator(settings)) as server:
-            mine = {**client_environment(server, os.environ), **self._environ}
+        port = self._port if change is None else 0
+        settings = Settings(self._state, port=port, jobs="scripted", latency="instant")
+        with ExitStack() as stack:
+            server = stack.enter_context(Server(Emulator(settings)))
+            made = server.emulator.certificates
+            if change is not None:
+                front = Front(
+                    self._port,
+                    server.port,
+                    chain=made.chain,
+                    key=made.key,
+                    bundle=made.bundle,
+                    change=change,
+                )
+                stack.enter_context(front)
+            mine = {
+                name: value.replace(server.url, f"https://localhost:{self._port}")
+                for name, value in client_environment(server, os.environ).items()
+            }
             os.environ.clear()
-            os.environ.update(mine)
+            os.environ.update({**mine, **self._environ})
             forget()
-            yield Control(server.url, server.emulator.certificates.bundle)
+            yield Control(server.url, made.bundle)
 
     def run(self, *settings: str) -> Ran:
         """Run ``finetune run`` on the local profile; a Ctrl-C ends more than the run."""

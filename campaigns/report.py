@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import kills, requests, results
+from . import kills, requests, results, skew
 from .deployed import WAYS
 from .results import BROKEN, HELD, NOT_REACHED
 
@@ -28,7 +28,7 @@ _INTRODUCTION = """\
 
 No endpoint outlives its purpose; never two live training jobs for one run. What keeps them is in
 [how nothing is left behind](internals/cleanup.md) and [the step job](steps/job.md). This page is
-the proof as far as it goes: three campaigns on the emulator, whose lists of cases
+the proof as far as it goes: four campaigns on the emulator, whose lists of cases
 ([campaigns/cases](../campaigns/cases)) and results, a line of JSON for each case
 ([campaigns/results](../campaigns/results)), are in the repository. `python -m campaigns.report`
 writes this page from them; a case without a result is *not run*. Nothing here has run against
@@ -43,6 +43,7 @@ nothing was made; failed: with an error of ours, which has a code and a remedy).
 
 ```sh
 make campaign-requests                    # goes on where the results end, for an hour at most
+make campaign-skew                        # likewise
 make campaign-kills OPTIONS='--sample 20 --seed 7'
 make campaign-soak OPTIONS='--minutes 10'
 .venv/bin/python -m campaigns.requests --shard 1/4     # every fourth case: for several machines
@@ -93,6 +94,7 @@ def page(folder: Path) -> str:
     parts = [
         _INTRODUCTION,
         _requests(results.latest(folder / "requests.jsonl")),
+        _skew(results.latest(folder / "skew.jsonl")),
         _kills(results.latest(folder / "kills.jsonl")),
         _soak(results.rows(folder / "soak.jsonl")),
         _FOUND,
@@ -131,6 +133,54 @@ def _requests(found: dict[str, dict[str, Any]]) -> str:
         *_broken(known),
     ]
     return "\n".join(lines)
+
+
+def _skew(found: dict[str, dict[str, Any]]) -> str:
+    cases = skew.cases()
+    known = {case: found[case] for case in cases if case in found}
+    routes = dict.fromkeys(case.partition(" | ")[0] for case in cases)
+    by_route = [
+        (
+            f"`{route}`",
+            "courtesy" if skew.is_courtesy(route) else "essential",
+            *_counts([case for case in cases if case.startswith(f"{route} | ")], known),
+        )
+        for route in routes
+    ]
+    kinds = dict.fromkeys(_kind(case) for case in cases)
+    by_kind = [
+        (kind, *_counts([case for case in cases if _kind(case) == kind], known)) for kind in kinds
+    ]
+    head = ("cases", "completed", "failed, clearly", "not reached", BROKEN, NOT_RUN)
+    lines = [
+        "## Every answer, other than expected",
+        "",
+        f"A clean run asks {len(routes)} routes. Every answer of one of them is changed for the "
+        "whole run, one change at a time, by a front before an emulator that does not know of it: "
+        f"{len(cases)} runs. A *courtesy* is what a run goes on without: whatever it answers, the "
+        "run must complete. Where an *essential* call is changed, the run completes, or fails with "
+        "an error of ours that says what failed. Nowhere may a healthy job be canceled, unless it "
+        "is the job itself that cannot be read, and whatever is left billed must be named (exit "
+        f"code 3). Our clock runs {skew.FACTOR:g} times as fast, so that deadlines are met.",
+        "",
+        f"Command: `make campaign-skew`, no seed. {_provenance(known.values())}",
+        "",
+        *_table(("change", *head), [*by_kind, ("**all**", *_counts(cases, known))]),
+        "",
+        *_table(("route", "is", *head), by_route),
+        "",
+        *_broken(known),
+    ]
+    return "\n".join(lines)
+
+
+def _kind(case: str) -> str:
+    """Return what a case changes: the whole answer in a way, or a property in a way."""
+    name = case.partition(" | ")[2]
+    for what in ("removed", "null", "of another type", "unknown"):
+        if name.endswith(f" {what}"):
+            return f"a property {what}"
+    return name
 
 
 def _counts(cases: list[str], known: dict[str, dict[str, Any]]) -> list[int]:
