@@ -19,6 +19,7 @@ from lifecycle.courtesy import courtesy
 from lifecycle.dataset import DatasetResult, DatasetSpec, Progress
 from lifecycle.report import current_report
 
+from .briefly import briefly
 from .step import step
 
 _SECONDS_A_LINE = 5.0
@@ -51,10 +52,12 @@ def download_data(dataset: DatasetSpec, workspace: WorkspaceRef) -> DatasetResul
     logger.info("%s\n%s", data.name, as_text(data, dataset.train_split))
     courtesy(
         "keeping the page about the data",
-        lambda: create_markdown_artifact(
-            as_markdown(data, dataset.train_split),
-            key="data-set",
-            description=f"What {data.name} holds",
+        lambda: briefly(
+            lambda: create_markdown_artifact(
+                as_markdown(data, dataset.train_split),
+                key="data-set",
+                description=f"What {data.name} holds",
+            )
         ),
         otherwise=None,
         instead="It is not among the artifacts of the run.",
@@ -66,7 +69,7 @@ def _shown(progress: Progress, bars: dict[str, UUID]) -> dict[str, UUID] | None:
     """Show how far a split is; None where Prefect does not take it, and is not asked again."""
 
     def show() -> dict[str, UUID]:
-        show_progress(progress, bars)
+        briefly(lambda: show_progress(progress, bars))
         return bars
 
     return courtesy(

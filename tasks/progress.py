@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from lifecycle.courtesy import warn, what_failed
 from lifecycle.job import JobStep
 from lifecycle.logs import LIVE, LogLine
 from lifecycle.metrics import thinned
 from lifecycle.pulse import TrainingPulse, sparkline
 from lifecycle.wording import duration, figure
+
+from .briefly import briefly
 
 KEY = "training"
 
@@ -83,18 +85,23 @@ class TrainingBar:
         share = round(100 * self._pulse.done / self._pulse.total, 1) if self._pulse.total else 0.0
         progress = 100.0 if is_full else share
         try:
-            if self._artifact is None:
-                made = create_progress_artifact(progress, key=KEY, description=text)
-                assert isinstance(made, UUID)
-                self._artifact = made
-            else:
-                update_progress_artifact(self._artifact, progress, description=text)
+            self._artifact = briefly(lambda: _sent(self._artifact, progress, text))
             self._is_lost = False
         except Exception as error:
             if not self._is_lost:
-                get_run_logger().warning("The progress of the training is not shown: %r", error)
+                what = what_failed(error, "showing the progress of the training")
+                warn(f"{what} The run's page lacks its bar until Prefect takes it again.")
             self._is_lost = True
         self._shown, self._shown_at = text, now
+
+
+def _sent(artifact: UUID | None, progress: float, text: str) -> UUID:
+    if artifact is None:
+        made = create_progress_artifact(progress, key=KEY, description=text)
+        assert isinstance(made, UUID)
+        return made
+    update_progress_artifact(artifact, progress, description=text)
+    return artifact
 
 
 def told(pulse: TrainingPulse, steps: list[JobStep], now: datetime) -> str:

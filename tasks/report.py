@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from logging import LoggerAdapter
 from typing import Any
 
-from prefect import get_client, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -17,10 +17,13 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import ArtifactSort
 
+from lifecycle.courtesy import courtesy
 from lifecycle.markdown import render
 from lifecycle.report import RunReport
 from lifecycle.signals import deferred_signals
 from lifecycle.wording import closing, plain
+
+from .briefly import briefly, look_up
 
 KEY = "run-report"
 
@@ -34,16 +37,21 @@ def show_report(report: RunReport) -> None:
     Args:
         report: The run, which has ended.
     """
+
+    def show() -> None:
+        document = report.as_dict()
+        text, title = render(document), closing(document).title
+        briefly(
+            lambda: create_markdown_artifact(text, key=KEY, description=f"{report.state}. {title}.")
+        )
+
     with deferred_signals():
-        try:
-            document = report.as_dict()
-            create_markdown_artifact(
-                render(document),
-                key=KEY,
-                description=f"{report.state}. {closing(document).title}.",
-            )
-        except Exception as error:
-            get_run_logger().warning("The report is not among the artifacts: %r", error)
+        courtesy(
+            "keeping the run's report",
+            show,
+            otherwise=None,
+            instead="It is not among the artifacts of the run.",
+        )
 
 
 @dataclass
@@ -104,23 +112,26 @@ def _keep(
     of_run = ArtifactFilter(
         key=ArtifactFilterKey(any_=[KEY]), flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])
     )
-    try:
-        with get_client(sync_client=True) as client:
-            states = client.read_flow_run_states(run.id)
-            began = max(state.timestamp for state in states if not state.is_final())
-            kept = client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.CREATED_DESC)
-            is_told = any(one.created is not None and one.created >= began for one in kept)
-            if is_told and not always:
-                return
-            client.create_artifact(
-                ArtifactCreate(
-                    key=KEY,
-                    type="markdown",
-                    description=description,
-                    data=text,
-                    flow_run_id=run.id,
-                )
+
+    def keep(client: SyncPrefectClient) -> None:
+        states = client.read_flow_run_states(run.id)
+        began = max(state.timestamp for state in states if not state.is_final())
+        kept = client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.CREATED_DESC)
+        is_told = any(one.created is not None and one.created >= began for one in kept)
+        if is_told and not always:
+            return
+        client.create_artifact(
+            ArtifactCreate(
+                key=KEY,
+                type="markdown",
+                description=description,
+                data=text,
+                flow_run_id=run.id,
             )
+        )
+
+    try:
+        look_up(keep)
     except Exception as error:
         logger.warning("The report is not among the artifacts: %r", error)
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
@@ -38,6 +37,8 @@ from lifecycle.orphans import COMES_BACK
 from lifecycle.owners import Owner
 from lifecycle.waiting import SYSTEM_CLOCK, Clock
 
+from .briefly import look_up
+
 PAGE = 200
 # A run whose process is being ended may still be heard of.
 LAST_WORDS = timedelta(seconds=30)
@@ -46,8 +47,8 @@ ALIVE = timedelta(minutes=5)
 # How long the start of a run's process may take.
 STARTING = timedelta(hours=1)
 
-# What Prefect's client raises where the server does not answer, or with something else.
-SILENT = (httpx.HTTPError, RuntimeError, ValueError)
+# The lines of hours are many pages.
+LOGS_SECONDS = 60.0
 
 STILL_BILLING = "finetune.still-billing"
 """The event that says what a run may have left; its payload has the names, ``resources``."""
@@ -88,14 +89,20 @@ def is_cancelled(flow_run_id: str) -> bool:
 
     Also False where Prefect does not answer.
     """
-    try:
-        with get_client(sync_client=True) as client:
+
+    def look(client: SyncPrefectClient) -> bool:
+        try:
             state = client.read_flow_run(UUID(flow_run_id)).state
-    except ObjectNotFound:
-        return True
-    except SILENT:
-        return False
-    return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
+        except ObjectNotFound:
+            return True
+        return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
+
+    return courtesy(
+        "asking Prefect whether the run is cancelled",
+        lambda: look_up(look),
+        otherwise=False,
+        instead="It is taken for one that may come back.",
+    )
 
 
 def has_retries_left() -> bool:
@@ -115,32 +122,39 @@ def logged_by(flow_run_id: str, task_run_name: str) -> list[str]:
         handler.flush()  # What this process has logged is sent in batches.
     lines: list[str] = []
 
-    def read() -> None:
-        with get_client(sync_client=True) as client:
-            found = client.read_task_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)])),
-                task_run_filter=TaskRunFilter(name=TaskRunFilterName(any_=[task_run_name])),
-            )
-            theirs = LogFilter(task_run_id=LogFilterTaskRunId(any_=[run.id for run in found]))
-            while page := client.read_logs(theirs, limit=PAGE, offset=len(lines)):
-                lines.extend(line.message for line in page)
+    def read(client: SyncPrefectClient) -> None:
+        found = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)])),
+            task_run_filter=TaskRunFilter(name=TaskRunFilterName(any_=[task_run_name])),
+        )
+        theirs = LogFilter(task_run_id=LogFilterTaskRunId(any_=[run.id for run in found]))
+        while page := client.read_logs(theirs, limit=PAGE, offset=len(lines)):
+            lines.extend(line.message for line in page)
 
     courtesy(
         "reading what the run has logged",
-        read,
+        lambda: look_up(read, seconds=LOGS_SECONDS),
         otherwise=None,
         instead="Lines of the job's log may be there twice.",
     )
-    return lines
+    return list(lines)
 
 
 def owner_of(flow_run_id: str) -> Owner | None:
     """Return what Prefect knows of a run; None where it knows nothing, or does not answer."""
-    try:
-        with get_client(sync_client=True) as client:
+
+    def look(client: SyncPrefectClient) -> Owner | None:
+        try:
             return _owner(client, client.read_flow_run(UUID(flow_run_id)))
-    except (ObjectNotFound, *SILENT):
-        return None
+        except (ObjectNotFound, ValueError):  # Another server's; or its tag is no id at all.
+            return None
+
+    return courtesy(
+        f"asking Prefect about the run {flow_run_id}",
+        lambda: look_up(look),
+        otherwise=None,
+        instead="It counts as one that Prefect does not know.",
+    )
 
 
 def _owner(client: SyncPrefectClient, run: FlowRun) -> Owner | None:
@@ -303,12 +317,16 @@ def has_completed(flow_run_id: str) -> bool:
 
     What such an attempt kept on purpose is in use.
     """
-    try:
-        with get_client(sync_client=True) as client:
-            states = client.read_flow_run_states(UUID(flow_run_id))
-    except SILENT:
-        return True
-    return any(state.is_completed() for state in states)
+
+    def look(client: SyncPrefectClient) -> bool:
+        return any(state.is_completed() for state in client.read_flow_run_states(UUID(flow_run_id)))
+
+    return courtesy(
+        "asking Prefect whether the run has completed before",
+        lambda: look_up(look),
+        otherwise=True,
+        instead="An endpoint that is tagged as kept is left alone.",
+    )
 
 
 def _was_cancelled(history: list[State[Any]]) -> bool:
@@ -341,13 +359,19 @@ def has_begun(flow_run_id: str, step: str) -> bool:
 
 def _last_state(flow_run_id: str, step: str) -> StateType | None:
     """Return the state of a step's newest task run; RUNNING where Prefect does not answer."""
-    try:
-        with get_client(sync_client=True) as client:
-            found = client.read_task_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)])),
-                sort=TaskRunSort.EXPECTED_START_TIME_DESC,
-            )
-    except SILENT:
-        return StateType.RUNNING
-    newest = next((run for run in found if run.task_key.startswith(f"{step}-")), None)
-    return None if newest is None else newest.state_type or StateType.PENDING
+
+    def look(client: SyncPrefectClient) -> StateType | None:
+        found = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)])),
+            sort=TaskRunSort.EXPECTED_START_TIME_DESC,
+        )
+        newest = next((run for run in found if run.task_key.startswith(f"{step}-")), None)
+        return None if newest is None else newest.state_type or StateType.PENDING
+
+    unknown: StateType | None = StateType.RUNNING
+    return courtesy(
+        f"asking Prefect how far the step {step} is",
+        lambda: look_up(look),
+        otherwise=unknown,
+        instead="It may be under way.",
+    )

@@ -12,6 +12,7 @@ from lifecycle.clients import WorkspaceRef
 from lifecycle.courtesy import courtesy
 from lifecycle.sweep import SweepResult
 
+from .briefly import briefly
 from .runs import owner_of
 from .step import step
 
@@ -41,8 +42,10 @@ def sweep_expired(workspace: WorkspaceRef, apply: bool, grace_minutes: float) ->
         logger.error("Not everything could be looked at: %s", trouble)
     courtesy(
         "keeping the page about the sweep",
-        lambda: create_markdown_artifact(
-            _shown(workspace, result), key="sweep", description="What was swept"
+        lambda: briefly(
+            lambda: create_markdown_artifact(
+                _shown(workspace, result), key="sweep", description="What was swept"
+            )
         ),
         otherwise=None,
         instead="It is not among the artifacts of the run.",

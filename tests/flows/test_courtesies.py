@@ -115,6 +115,8 @@ def test_a_run_completes_without_every_courtesy(
         "history": "run history of ft-",
         "sizes": "VM sizes",
         "data": "page about the data",
+        "progress": "progress of the training",
+        "report": "keeping the run's report",
     }
     for what, words in lost.items():
         assert 1 == sum(words in warning for warning in document["warnings"]), what
