@@ -162,7 +162,7 @@ def _quota(found: WorkspaceResult) -> Finding:
 def _usage(row: dict[str, Any]) -> tuple[str, str, int] | None:
     """Return a row's family, its name for people, and the cores left; None where one is missing."""
     # The SDK takes over the wire's spelling (currentValue) beside its own, which stays empty.
-    name, limit, used = row.get("name"), row.get("limit"), row.get("currentValue") or 0
+    name, limit, used = row.get("name"), row.get("limit"), row.get("currentValue")
     if not isinstance(name, dict) or not isinstance(name.get("value"), str):
         return None
     if not isinstance(limit, int) or not isinstance(used, int):

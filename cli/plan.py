@@ -131,6 +131,6 @@ def _show(console: Console, config: FinetuneConfig, plan: Plan, prices: list[Pri
     console.print(costs)
     console.print(price_source(), style="dim")
     for warning in plan.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     but = " but see the warnings;" if plan.warnings else ""
     console.print(f"A run would not be refused;{but} nothing was created.")

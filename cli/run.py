@@ -19,6 +19,7 @@ from rich.console import Console
 from lifecycle.config import FinetuneConfig, load_config
 from lifecycle.courtesy import courtesy
 from lifecycle.errors import ConfigurationError, FinetuneError
+from lifecycle.metrics import configure_mlflow
 from lifecycle.report import RunReport, recording
 from lifecycle.signals import deferred_signals
 from lifecycle.wording import closing
@@ -60,6 +61,7 @@ def _run(config: FinetuneConfig, report: RunReport) -> None:
     # The SDK takes seconds to import, and so does Prefect's server to start: side by side.
     # MLflow is imported by the SDK when it reads a workspace. What compares the replies takes its
     # time too, and while it is imported the endpoint would be billed.
+    configure_mlflow()
     early = ("azure.ai.ml", "mlflow", "rouge_score.rouge_scorer")
     threading.Thread(target=_import_early, args=(early,), daemon=True).start()
 

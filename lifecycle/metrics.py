@@ -145,6 +145,12 @@ def _read(
     )
 
 
+def configure_mlflow() -> None:
+    """Set what MLflow reads from the environment, also at its import; what a user set stays."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
 def thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     """Return at most :data:`CHART_POINTS` of the points, the first and the last among them."""
     if len(points) <= CHART_POINTS:
@@ -159,8 +165,7 @@ def _store(ref: WorkspaceRef, tracking_uri: str | None) -> RestStore:
     It asks for the token at each request, so that none expires, and none lies in the environment
     (``MLFLOW_TRACKING_TOKEN``), where child processes and other threads would find it.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+    configure_mlflow()
     from mlflow.store.tracking.rest_store import RestStore
     from mlflow.utils.rest_utils import MlflowHostCreds
 

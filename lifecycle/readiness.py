@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from lifecycle.aside import aside
 from lifecycle.auth import WorkspaceResult
 from lifecycle.azure import translated
 from lifecycle.clients import WorkspaceRef, get_once
@@ -27,6 +27,9 @@ _COMPUTE_OPERATOR = "AzureML Compute Operator"
 
 # No run has it: to be told that it is not there is to be let in.
 _NO_RUN = "finetune-readiness"
+
+
+_LEVELS = {"cannotdelete": "CanNotDelete", "readonly": "ReadOnly"}
 
 
 class Check(NamedTuple):
@@ -98,8 +101,9 @@ def check_readiness(workspace: WorkspaceResult, rights: Iterable[Right] = RIGHTS
         lambda: _look("run history", _NO_LOGS, lambda: _run_history(ref, workspace.discovery_url)),
         lambda: _look("mlflow", _NO_METRICS, lambda: _mlflow(ref, workspace.mlflow_tracking_uri)),
     ]
-    with ThreadPoolExecutor(len(looks)) as pool:
-        return [check for checks in pool.map(lambda look: look(), looks) for check in checks]
+    # Aside, that Ctrl-C need not wait for Azure.
+    under_way = [aside(look) for look in looks]
+    return [check for one in under_way for check in one.result()]
 
 
 class _Failing(NamedTuple):
@@ -170,7 +174,8 @@ def _lock(ref: WorkspaceRef, lock: dict[str, Any]) -> Check | None:
     level = properties.get("level") if isinstance(properties, dict) else None
     identity, name = str(lock.get("id")), str(lock.get("name"))
     scope = re.split("(?i)/providers/Microsoft.Authorization/locks/", identity)[0]
-    if level not in {"CanNotDelete", "ReadOnly"} or not _is_at_or_above(scope, ref.arm_id):
+    level = _LEVELS.get(str(level).lower())
+    if level is None or not _is_at_or_above(scope, ref.arm_id):
         return None
     place = _place(scope)
     would = (

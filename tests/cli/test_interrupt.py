@@ -63,7 +63,7 @@ def slow_emulator(start_emulator: Callable[..., Any], tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     "moment",
     [
-        "while the job is submitted",
+        pytest.param("while the job is submitted", marks=pytest.mark.long),
         pytest.param("while the job runs", marks=pytest.mark.long),
         pytest.param("while the endpoint is created", marks=pytest.mark.long),
         "while the model is deployed",
@@ -148,6 +148,7 @@ def test_ctrl_c_on_a_terminal_does_not_take_the_prefect_server_away(
     assert [] == _settled_meters(slow_emulator)
 
 
+@pytest.mark.long
 def test_a_kill_takes_the_runs_own_prefect_server_along(slow_emulator: Any, tmp_path: Path) -> None:
     """After SIGKILL nothing can be cleaned up, but no process of the run lives on."""
     process, _ = _start(tmp_path, PREFECT_API_URL="", PREFECT_HOME=str(tmp_path / "prefect"))

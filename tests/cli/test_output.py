@@ -81,6 +81,7 @@ def test_a_report_that_cannot_be_written_is_a_warning(
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 def test_nobody_reads_the_log_and_the_run_cleans_up(
     emulator: Any, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

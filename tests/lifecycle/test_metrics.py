@@ -116,16 +116,21 @@ def test_an_unknown_job_has_no_metrics(
     "effect",
     [
         {"status": 403, "error": {"code": "AuthorizationFailed", "message": "You may not."}},
-        {"status": 404},
-        {"status": 500},
-        {"status": 429, "headers": {"Retry-After": "soon"}},
-        {"status": 200, "body": ""},
         {"status": 200, "body": "<html>"},
-        {"status": 200, "body": "{}"},
-        {"status": 200, "body": "[]"},
         {"status": 200, "body": '{"run": 7, "runs": {}, "metrics": null}'},
-        {"status": 200, "body": '{"run": {"info": null, "data": {"metrics": [{"key": 1}]}}}'},
-        {"reset": True},
+        *(
+            pytest.param(effect, marks=pytest.mark.long)
+            for effect in (
+                {"status": 404},
+                {"status": 500},
+                {"status": 429, "headers": {"Retry-After": "soon"}},
+                {"status": 200, "body": ""},
+                {"status": 200, "body": "{}"},
+                {"status": 200, "body": "[]"},
+                {"status": 200, "body": '{"run": {"data": {"metrics": [{"key": 1}]}}}'},
+                {"reset": True},
+            )
+        ),
     ],
     ids=str,
 )
