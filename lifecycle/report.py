@@ -167,7 +167,10 @@ class RunReport:
         A run that succeeded and could not clean up is Completed, with the trouble in ``error``.
         """
         self.ended_at = _now().isoformat()
-        self._price()
+        try:
+            self._price()
+        except Exception as error:  # How the run ended is said, whatever it cost.
+            self.warn(f"What the run costs could not be reckoned: {error!r}.")
         if outcome is None:
             self.state = "Completed"
             return

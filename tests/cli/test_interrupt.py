@@ -130,6 +130,7 @@ def test_a_plain_kill_ends_the_job_too(
     assert [] == _settled_meters(slow_emulator)
 
 
+@pytest.mark.long
 def test_ctrl_c_on_a_terminal_does_not_take_the_prefect_server_away(
     slow_emulator: Any, tmp_path: Path
 ) -> None:
@@ -205,9 +206,9 @@ def slow_source() -> Iterator[tuple[str, threading.Event]]:
     ("verb", "ending", "number"),
     [
         ("run", "jsonl", signal.SIGINT),
-        ("plan", "jsonl", signal.SIGTERM),
+        pytest.param("plan", "jsonl", signal.SIGTERM, marks=pytest.mark.long),
         ("data", "jsonl", signal.SIGINT),
-        ("data", "csv", signal.SIGINT),
+        pytest.param("data", "csv", signal.SIGINT, marks=pytest.mark.long),
     ],
 )
 def test_a_slow_download_does_not_hold_a_ctrl_c_back(
@@ -259,6 +260,7 @@ def test_a_sweep_that_is_interrupted_names_what_is_being_deleted(
     assert "" == out
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_killed_names_only_what_was_not_seen_gone(
     emulator: Any, tmp_path: Path
 ) -> None:
@@ -281,9 +283,13 @@ def test_a_sweep_that_is_killed_names_only_what_was_not_seen_gone(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("sweep",), "finetune: interrupted; nothing was changed\n"),
+        pytest.param(
+            ("sweep",), "finetune: interrupted; nothing was changed\n", marks=pytest.mark.long
+        ),
         (("sweep", "--apply"), "finetune: interrupted; all that was to go so far is gone; "),
-        (("doctor",), "finetune: interrupted; nothing was created\n"),
+        pytest.param(
+            ("doctor",), "finetune: interrupted; nothing was created\n", marks=pytest.mark.long
+        ),
         (("plan", "--config", "profiles/local.yaml"), "interrupted; nothing was created\n"),
     ],
 )

@@ -117,6 +117,7 @@ def test_a_page_that_cannot_be_made_is_a_warning(
 
 
 @needs_a_full_disk
+@pytest.mark.long
 def test_a_sweep_that_cannot_be_shown_names_what_is_left(
     emulator: Any, expired: str, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lifecycle.clients import WorkspaceRef
@@ -284,6 +284,7 @@ _DECLARATION = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_DECLARATION, st.booleans() | st.integers() | st.floats() | st.text(max_size=8))
 def test_a_declaration_of_whatever_shape_is_read(
     declaration: dict[str, Any], value: str | float

@@ -232,7 +232,9 @@ def test_after_an_unsuccessful_end_the_next_attempt_is_submitted(
     assert ("Completed", 2) == (result.status, result.attempts)
 
 
-@pytest.mark.parametrize("status", ["NotResponding", "Paused"])
+@pytest.mark.parametrize(
+    "status", ["NotResponding", pytest.param("Paused", marks=pytest.mark.long)]
+)
 def test_a_job_that_may_be_alive_is_never_doubled(
     status: str,
     emulator: Any,
@@ -568,7 +570,13 @@ def test_a_job_that_is_not_there_cannot_be_canceled(
     assert 404 == failure.value.status
 
 
-@pytest.mark.parametrize("missing", [[1], [1, 2], [2], [1, 2, 4, 5]])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        [1, 2],
+        *(pytest.param(one, marks=pytest.mark.long) for one in ([1], [2], [1, 2, 4, 5])),
+    ],
+)
 def test_a_job_that_was_deleted_hides_no_later_one(
     missing: list[int],
     emulator: Any,

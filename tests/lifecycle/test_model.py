@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lifecycle.clients import WorkspaceRef
@@ -375,6 +375,7 @@ _VERSION = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_VERSION)
 def test_a_model_version_of_whatever_shape_is_read(raw: dict[str, Any]) -> None:
     """What the publisher says is a courtesy: what is not understood becomes a warning."""

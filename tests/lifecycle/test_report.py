@@ -55,6 +55,23 @@ def test_what_may_still_bill_outweighs_any_other_end() -> None:
     assert ("Interrupted", 3) == (report.state, report.exit_code())
 
 
+def test_a_cost_that_cannot_be_reckoned_hides_no_end() -> None:
+    """A bug in the price would otherwise take the place of what may still be billing."""
+    report = RunReport(job={"seconds": "many"}, spending=True, still_billing=["jobs/x"])
+    report.rates = rates(
+        size="Standard_NC24ads_A100_v4",
+        nodes=1,
+        low_priority=False,
+        instance_type="Standard_NC24ads_A100_v4",
+        instance_count=1,
+    )
+
+    report.end(JobFailed("it failed"))
+
+    assert ("Failed", 3) == (report.state, report.exit_code())
+    assert "could not be reckoned" in report.warnings[0]
+
+
 def test_timings_add_up_for_a_step_that_is_tried_again() -> None:
     """The second try of a step does not erase the first."""
     report = RunReport()
