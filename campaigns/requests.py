@@ -73,18 +73,9 @@ def cases() -> list[str]:
 
 def run(stage: Ground, chosen: results.Chosen) -> int:
     """Run the chosen cases, write their results, and return 1 where a promise was broken."""
-    worst, commit = 0, results.commit()
     with stage.emulator():
         stage.run()  # What is made once, such as the data, is not part of a case.
-    for case in results.to_run(cases(), chosen):
-        row = {"case": case, **play(stage, case), **results.stamp(commit)}
-        results.append(chosen.out, row)
-        print(f"{row['verdict']:12} {row['outcome']:22} {row['seconds']:6.1f} s  {case}")
-        for problem in row["problems"]:
-            print(f"             {problem}")
-        sys.stdout.flush()
-        worst |= row["verdict"] == BROKEN
-    return worst
+    return results.play_all(cases(), lambda case: play(stage, case), chosen)
 
 
 def play(stage: Ground, case: str) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import argparse
 import json
 import random
 import subprocess
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,6 +91,26 @@ def to_run(cases: Sequence[str], chosen: Chosen) -> Iterator[str]:
             if time.monotonic() >= end:
                 return
             yield case
+
+
+def play_all(cases: Sequence[str], play: Callable[[str], dict[str, Any]], chosen: Chosen) -> int:
+    """Play the chosen cases, print and keep each result, and return 1 where a promise was broken.
+
+    Args:
+        cases: All of them, in order.
+        play: Returns a case's ``verdict``, ``outcome``, ``seconds`` and ``problems``.
+        chosen: Which of them, and where results go.
+    """
+    worst, checked_out = 0, commit()
+    for case in to_run(cases, chosen):
+        row = {"case": case, **play(case), **stamp(checked_out)}
+        append(chosen.out, row)
+        print(f"{row['verdict']:12} {row['outcome']:22} {row['seconds']:6.1f} s  {case}")
+        for problem in row["problems"]:
+            print(f"             {problem}")
+        sys.stdout.flush()
+        worst |= row["verdict"] == BROKEN
+    return worst
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
