@@ -143,17 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.list:
         CASES.write_text(json.dumps(full_list(), indent=1) + "\n", encoding="utf-8")
         return 0
-    chosen, worst, commit = results.choice(given), 0, results.commit()
     with stage() as scene:
-        for case in results.to_run(cases(), chosen):
-            row = {"case": case, **scene.play(case), **results.stamp(commit)}
-            results.append(chosen.out, row)
-            print(f"{row['verdict']:12} {row['outcome']:22} {row['seconds']:6.1f} s  {case}")
-            for problem in row["problems"]:
-                print(f"             {problem}")
-            sys.stdout.flush()
-            worst |= row["verdict"] == BROKEN
-    return worst
+        return results.play_all(cases(), scene.play, results.choice(given))
 
 
 def cases() -> list[str]:

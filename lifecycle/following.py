@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from lifecycle import clients
-from lifecycle.azure import translated
+from lifecycle.azure import REFUSED_SECONDS, translated
 from lifecycle.clients import WorkspaceRef
 from lifecycle.courtesy import warn, what_failed
 from lifecycle.deadlines import Deadlines
@@ -36,7 +36,6 @@ HEARTBEAT_SECONDS = 60.0
 # How often the job is asked while its history says that it is at work.
 JOB_SECONDS = 30.0
 OUTAGE_SECONDS = 1800.0
-REFUSED_SECONDS = 120.0
 # For so long a job may be NotResponding, Paused, or in a state that we do not know.
 UNCLEAR_SECONDS = 600.0
 # What the history still has to tell when its job has ended is waited for no longer.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from lifecycle import clients
-from lifecycle.azure import UNSEEN_SECONDS, translated
+from lifecycle.azure import UNSEEN_SECONDS, find, translated
 from lifecycle.clients import WorkspaceRef
 from lifecycle.errors import ServiceError, StillBilling
 from lifecycle.logs import ENDED, LogLine, as_status
@@ -389,13 +389,7 @@ def _pipeline_job(
 
 
 def _find(ref: WorkspaceRef, name: str) -> Job | None:
-    try:
-        with translated(f"looking for the job {name}", where=name):
-            return clients.ml_client(ref).jobs.get(name)
-    except ServiceError as error:
-        if error.gone:
-            return None
-        raise
+    return find(f"looking for the job {name}", name, lambda: clients.ml_client(ref).jobs.get(name))
 
 
 def _job_ref(job: Job, attempt: int, *, adopted: bool) -> JobRef:

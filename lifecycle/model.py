@@ -21,6 +21,7 @@ from lifecycle import clients
 from lifecycle.azure import translated
 from lifecycle.clients import WorkspaceRef
 from lifecycle.errors import ModelNotFound, ModelRetired
+from lifecycle.loose import look_up
 from lifecycle.plain import Result, Spec
 
 Scalar = str | int | float | bool
@@ -159,7 +160,7 @@ def read_model(
         if finetune_source == inference_source
         else f"finetune: {finetune_source}, inference: {inference_source}",
         defaults=_defaults(places, warnings),
-        archived=any(_truth(_look_up(place, "isArchived")) for place in places.values()),
+        archived=any(_truth(look_up(place, "isArchived")) for place in places.values()),
         retirement_date=_retirement_date(places, warnings),
         warnings=warnings,
     )
@@ -252,7 +253,7 @@ def _places(raw: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {
         "tags": _mapping(properties.get("tags")),
         "system_metadata": metadata,
-        "deprecation": _mapping(_look_up(metadata, "deprecation")),
+        "deprecation": _mapping(look_up(metadata, "deprecation")),
         "properties": _mapping(properties.get("properties")),
         "version": properties,
     }
@@ -267,26 +268,16 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _look_up(place: Mapping[str, Any], name: str) -> Any:
-    """Return the value under ``name`` in whichever way it is spelled; None where there is none."""
-    wanted = _spelling(name)
-    return next((value for key, value in place.items() if _spelling(key) == wanted), None)
-
-
-def _spelling(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
 def _allow_list(
     places: Mapping[str, Mapping[str, Any]], use: str, warnings: list[str]
 ) -> tuple[list[str] | None, str]:
-    supported = _mapping(_look_up(places["system_metadata"], "supportedComputes"))
+    supported = _mapping(look_up(places["system_metadata"], "supportedComputes"))
     candidates = {
         "tags": (f"{use}_compute_allow_list", places["tags"]),
         "system_metadata": (f"{use}Computes", supported),
     }
     for source, (name, place) in candidates.items():
-        value = _look_up(place, name)
+        value = look_up(place, name)
         if value is None:
             continue
         try:
@@ -306,9 +297,9 @@ def _sizes(value: Any) -> list[str]:
 
 def _defaults(places: Mapping[str, Mapping[str, Any]], warnings: list[str]) -> dict[str, Scalar]:
     name = "model_specific_defaults"
-    value = _look_up(places["tags"], name)
+    value = look_up(places["tags"], name)
     if value is None:
-        value = _look_up(places["system_metadata"], name)
+        value = look_up(places["system_metadata"], name)
     if value is None:
         return {}
     try:
@@ -335,7 +326,7 @@ def _scalars(value: Any) -> Iterator[tuple[str, Scalar]]:
 
 def _description(places: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Return the beginning of the description, on one line: some are whole pages of Markdown."""
-    text = " ".join(str(_look_up(places["version"], "description") or "").split())
+    text = " ".join(str(look_up(places["version"], "description") or "").split())
     return (text if len(text) <= _DESCRIPTION else f"{text[: _DESCRIPTION - 1]}…") or None
 
 
@@ -345,7 +336,7 @@ def _truth(value: Any) -> bool:
 
 def _retirement_date(places: Mapping[str, Mapping[str, Any]], warnings: list[str]) -> str | None:
     for place in places.values():
-        value = _look_up(place, "finetuneRetirementDate")
+        value = look_up(place, "finetuneRetirementDate")
         if not value:
             continue
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from lifecycle import clients
-from lifecycle.azure import translated
+from lifecycle.azure import find, translated
 from lifecycle.clients import WorkspaceRef
 from lifecycle.errors import RegistrationError, ServiceError
 from lifecycle.job import BASE_MODEL_TAG, JOB_OUTPUT, OWNER_TAG, JobResult
@@ -71,13 +71,11 @@ def register_model(ref: WorkspaceRef, job: JobResult, name: str) -> RegisteredMo
 
 
 def _find(ref: WorkspaceRef, name: str, version: str) -> Model | None:
-    try:
-        with translated(f"looking for version {version} of the model {name}", where=name):
-            return clients.ml_client(ref).models.get(name, version=version)
-    except ServiceError as error:
-        if error.gone:
-            return None
-        raise
+    return find(
+        f"looking for version {version} of the model {name}",
+        name,
+        lambda: clients.ml_client(ref).models.get(name, version=version),
+    )
 
 
 def _is_whole(model: Model) -> bool:

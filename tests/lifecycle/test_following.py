@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lifecycle import following
+from lifecycle.azure import REFUSED_SECONDS
 from lifecycle.clients import WorkspaceRef
 from lifecycle.component import TrainingSpec
 from lifecycle.errors import JobDeadlineExceeded, JobFailed, JobNotResponding, ServiceError
@@ -215,7 +216,7 @@ def test_a_status_is_read_without_regard_to_case(
     [
         (refused(403), following.OUTAGE_SECONDS),
         (says(""), following.OUTAGE_SECONDS),
-        (refused(404, "NotFound"), following.REFUSED_SECONDS),
+        (refused(404, "NotFound"), REFUSED_SECONDS),
         (refused(403, "DenyAssignmentAuthorizationFailed"), 0),
     ],
     ids=str,
