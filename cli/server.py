@@ -115,7 +115,7 @@ def _read_from_prefect() -> None:
         problem = client.api_healthcheck()
         if problem is not None:
             raise problem
-        # Health is told to anybody; this only to who is let in.
+        # Anybody may read the health; this only who has signed in.
         client.read_flows(limit=1)
         client.raise_for_api_version_mismatch()
 

@@ -25,7 +25,7 @@ _PROVIDER = "Microsoft.MachineLearningServices/workspaces/"
 _DATA_SCIENTIST = "AzureML Data Scientist"
 _COMPUTE_OPERATOR = "AzureML Compute Operator"
 
-# No run has it: to be told that it is not there is to be let in.
+# No run has this id: an answer that it does not exist shows that reading is allowed.
 _NO_RUN = "finetune-readiness"
 
 

@@ -267,7 +267,7 @@ def test_whatever_the_sdk_lets_out_becomes_an_error_of_ours(
 @pytest.mark.parametrize("status", [403, 409])
 @pytest.mark.parametrize("code", sorted(PERMANENT))
 def test_a_refusal_that_stands_is_permanent(answer: Get, status: int, code: str) -> None:
-    """What only a person can change is told with what to change, and not waited for."""
+    """What only a person can change says what to change, and is not waited for."""
     error = caught(lambda: answer(status, wire_error(code)))
 
     assert (True, False) == (error.permanent, error.transient)
